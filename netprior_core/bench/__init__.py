@@ -1,0 +1,84 @@
+"""Paper tables and speed, as commands: ``python -m netprior_core bench NAME [--quick] [--json FILE]``.
+
+Each module (``low_shot.py`` is the bench ``low-shot``) has ``SUMMARY`` (one line), ``add_arguments(parser)`` and
+``run(options, report)``, which calls ``report.row(...)`` as results come in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "cpu": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+class Report:
+    """Rows of one bench: printed as they come, written as JSON after each, and cached so that a long bench resumes.
+
+    The file is ``{"bench", "machine", "settings", "rows": [{column: value}]}``. ``cached(key)`` gives an earlier row
+    made with the same settings, when a file was named and holds one.
+    """
+
+    def __init__(self, bench: str, settings: dict[str, Any], path: Path | None = None) -> None:
+        self.bench, self.settings, self.path = bench, settings, path
+        self.rows: list[dict[str, Any]] = []
+        self._old: dict[str, dict[str, Any]] = {}
+        if path is not None and path.exists():
+            known = json.loads(path.read_text())
+            if known.get("bench") == bench and known.get("settings") == json.loads(json.dumps(settings)):
+                self._old = {row["key"]: row for row in known["rows"] if "key" in row}
+
+    def cached(self, key: str) -> dict[str, Any] | None:
+        """The earlier row of this key, recorded again, or None."""
+        row = self._old.get(key)
+        if row is not None:
+            self._add(row)
+        return row
+
+    def row(self, key: str = "", **columns: Any) -> dict[str, Any]:
+        """Record and print one row."""
+        row = {"key": key, **columns} if key else dict(columns)
+        self._add(row)
+        return row
+
+    def _add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        print("  ".join(f"{name}={_short(value)}" for name, value in row.items() if name != "key"), flush=True)
+        if self.path is not None:
+            document = {"bench": self.bench, "machine": machine(), "settings": self.settings, "rows": self.rows}
+            partial = self.path.with_suffix(".partial")
+            partial.write_text(json.dumps(document, indent=1))
+            partial.replace(self.path)
+
+    def table(self) -> str:
+        """All rows as an aligned text table."""
+        columns = list(dict.fromkeys(name for row in self.rows for name in row if name != "key"))
+        cells = [columns] + [[_short(row.get(name, "")) for name in columns] for row in self.rows]
+        widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+        return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in cells)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

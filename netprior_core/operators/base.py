@@ -1,0 +1,153 @@
+"""The contract of forward models.
+
+An :class:`Operator` holds settings; ``build`` turns it into a :class:`ForwardModel` for one image shape, device and dtype.
+Public calls check shapes and say what was wrong; subclasses write the underscored methods.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import BeforeValidator, SerializeAsAny
+
+from netprior_core.problem import Shape
+from netprior_core.settings import Registry, Settings
+
+POWER_ITERATIONS = 200
+
+
+class ForwardModel(ABC):
+    """``A`` for images ``(B, C, H, W)``; measurements are ``(B, *measurement_shape)``."""
+
+    linear: ClassVar[bool] = False
+
+    def __init__(self, shape: Shape, measurement_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> None:
+        self.shape = shape
+        self.measurement_shape = tuple(measurement_shape)
+        self.device = torch.device(device)
+        self.dtype = dtype
+
+    @property
+    def n(self) -> int:
+        """Number of image values, C·H·W."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    @property
+    def m(self) -> int:
+        """Number of measured values."""
+        return int(torch.Size(self.measurement_shape).numel())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``A(x)``: ``(B, C, H, W)`` to ``(B, *measurement_shape)``. Raises ValueError on another shape. Differentiable."""
+        _check(x, self.shape, "image", type(self).__name__)
+        return self._forward(x)
+
+    def initial(self, y: torch.Tensor) -> torch.Tensor:
+        """The cheap first picture: zero-filled, adjoint, filtered back-projection; ``(B, C, H, W)``, not clipped."""
+        _check(y, self.measurement_shape, "measurement", type(self).__name__)
+        return self._initial(y)
+
+    def preview(self, y: torch.Tensor) -> torch.Tensor:
+        """The picture a person is shown for a measurement: ``(B, 1 or 3, h, w)`` in [0, 1]."""
+        _check(y, self.measurement_shape, "measurement", type(self).__name__)
+        return self._preview(y).clamp(0, 1)
+
+    def describe(self) -> str:
+        """One line on what was built, choices made for the user included ("structured, since a dense A would need 2.4 GB")."""
+        return f"{self.m:,} measurements of {self.n:,} values"
+
+    @abstractmethod
+    def _forward(self, x: torch.Tensor) -> torch.Tensor: ...
+
+    @abstractmethod
+    def _initial(self, y: torch.Tensor) -> torch.Tensor: ...
+
+    def _preview(self, y: torch.Tensor) -> torch.Tensor:
+        return self._initial(y)
+
+
+class LinearModel(ForwardModel):
+    """A linear ``A``, with its adjoint, normal operator, norm, and a pseudo-inverse where it has a true one."""
+
+    linear: ClassVar[bool] = True
+    has_pinv: ClassVar[bool] = False
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        """``Aᵀ y``: ``(B, *measurement_shape)`` to ``(B, C, H, W)``; ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ exactly."""
+        _check(y, self.measurement_shape, "measurement", type(self).__name__)
+        return self._adjoint(y)
+
+    def normal(self, x: torch.Tensor) -> torch.Tensor:
+        """``Aᵀ A x``."""
+        _check(x, self.shape, "image", type(self).__name__)
+        return self._normal(x)
+
+    def pinv(self, y: torch.Tensor) -> torch.Tensor:
+        """``A⁺ y``, the Moore-Penrose pseudo-inverse. Raises NotImplementedError where there is no true one (see ``has_pinv``)."""
+        if not self.has_pinv:
+            raise NotImplementedError(f"{type(self).__name__} has no pseudo-inverse; use initial()")
+        _check(y, self.measurement_shape, "measurement", type(self).__name__)
+        return self._pinv(y)
+
+    def norm(self) -> float:
+        """The spectral norm ``‖A‖``, closed form or by power iteration."""
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn((1, *self.shape), generator=generator, dtype=torch.float32).to(self.device, self.dtype)
+        value = 0.0
+        for _ in range(POWER_ITERATIONS):
+            x = x / x.norm().clamp_min(1e-30)
+            x = self._normal(x)
+            value = float(x.norm())
+        return value**0.5
+
+    @abstractmethod
+    def _adjoint(self, y: torch.Tensor) -> torch.Tensor: ...
+
+    def _normal(self, x: torch.Tensor) -> torch.Tensor:
+        return self._adjoint(self._forward(x))
+
+    def _pinv(self, y: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _initial(self, y: torch.Tensor) -> torch.Tensor:
+        return self._adjoint(y)
+
+
+class Operator(Settings):
+    """Settings of a forward model. ``build`` draws whatever is random on the CPU from ``seed``."""
+
+    registry: ClassVar[Registry[Any]] = Registry("operator")
+    order: ClassVar[int] = 100
+    equation: ClassVar[str] = "y = A x + e"
+    #: True when a measurement is itself a picture a user may upload (denoising, inpainting, super-resolution).
+    measures_images: ClassVar[bool] = False
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.registry.add(cls)
+
+    def build(
+        self, shape: Shape, *, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> ForwardModel:
+        """The forward model for images of ``shape``. Raises InvalidSettings when they do not go together."""
+        raise NotImplementedError
+
+    def refuses(self, shape: Shape) -> str | None:
+        """Why images of this shape cannot be measured (colourising a grey image), or None."""
+        return None
+
+    def shape_of_measured(self, image_shape: Shape) -> Shape:
+        """Shape of the unknown image when an uploaded picture of ``image_shape`` *is* the measurement."""
+        return image_shape
+
+
+def _check(value: torch.Tensor, expected: tuple[int, ...], what: str, who: str) -> None:
+    if value.ndim != len(expected) + 1 or tuple(value.shape[1:]) != tuple(expected):
+        got = "×".join(map(str, value.shape))
+        raise ValueError(f"{who} takes a batch of {what}s of shape {'×'.join(map(str, expected))}; it was given {got}")
+
+
+AnyOperator = Annotated[SerializeAsAny[Operator], BeforeValidator(Operator.registry.parse)]
