@@ -43,7 +43,7 @@ def setting(
     ``main`` marks the (at most three) settings shown unfolded. ``log`` asks for a logarithmic
     control. ``widget`` names a special control ("mask": a drawing on the target image).
     """
-    extra = {"unit": unit, "label": label, "main": main, "step": step, "log": log, "widget": widget}
+    extra: Any = {"unit": unit, "label": label, "main": main, "step": step, "log": log, "widget": widget}
     return Field(default, ge=ge, le=le, max_length=max_length, description=help, json_schema_extra=extra)
 
 

@@ -1,0 +1,111 @@
+"""The frames a race keeps: 8-bit, losslessly compressed, at log-spaced iterations, thinned by doubling."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+
+LIMIT = 200
+FIRST_RATIO = 1.03
+
+
+def picture_of(estimate: torch.Tensor) -> np.ndarray:
+    """8-bit pixels ``(H, W)`` or ``(H, W, 3)`` of ``(C, H, W)``, or of the first of ``(B, C, H, W)``; clipped and rounded."""
+    image = estimate.detach()
+    image = image[0] if image.ndim == 4 else image
+    pixels = (image.clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+    return pixels[0].numpy() if pixels.shape[0] == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
+
+
+def sheet_of(images: torch.Tensor, limit: int = 25) -> torch.Tensor:
+    """Up to ``limit`` images ``(N, C, H, W)`` on one near-square sheet ``(C, H', W')``; empty places are white."""
+    images = images.detach()[:limit]
+    count, c, h, w = images.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    sheet = images.new_ones((rows * columns, c, h, w))
+    sheet[:count] = images
+    return sheet.view(rows, columns, c, h, w).permute(2, 0, 3, 1, 4).reshape(c, rows * h, columns * w)
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    """Lossless WebP. The fastest setting: 1.4 ms for a 256² image where PNG takes 7."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, method=0, quality=0)
+    return buffer.getvalue()
+
+
+def decode(data: bytes, grey: bool = False) -> np.ndarray:
+    """The pixels of :func:`encode`. WebP knows no grey, so the caller says whether they were."""
+    image = Image.open(io.BytesIO(data), formats=["WEBP"])
+    return np.asarray(image.convert("L" if grey else "RGB"))
+
+
+class FrameStore:
+    """Frames of one lane by iteration. At most ``LIMIT`` are kept besides the pinned ones (best, final)."""
+
+    def __init__(self) -> None:
+        self._frames: dict[int, bytes] = {}
+        self._pinned: set[int] = set()
+        self._ratio = FIRST_RATIO
+        self._next = 0
+        self._grey = False
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def due(self, iteration: int) -> bool:
+        """Whether this iteration is to be kept."""
+        return iteration >= self._next
+
+    def add(self, iteration: int, pixels: np.ndarray) -> None:
+        """Keep a frame and set the next iteration that is due; every second one goes when there are too many."""
+        self._store(iteration, pixels)
+        if len(self._frames) - len(self._pinned) > LIMIT:
+            order = [i for i in sorted(self._frames) if i not in self._pinned]
+            frames = dict(self._frames)
+            for i in order[1::2]:
+                del frames[i]
+            self._frames = frames
+            self._ratio *= self._ratio
+        self._next = max(iteration + 1, math.ceil(iteration * self._ratio))
+
+    def pin(self, iteration: int, pixels: np.ndarray) -> None:
+        """Keep a frame for good."""
+        self._store(iteration, pixels)
+        self._pinned.add(iteration)
+
+    def iterations(self) -> list[int]:
+        """The iterations kept, ascending."""
+        return sorted(self._frames)
+
+    def at(self, iteration: int) -> tuple[int, bytes] | None:
+        """The kept frame at or before ``iteration`` (or the first one), as (its iteration, lossless WebP)."""
+        frames = self._frames
+        if not frames:
+            return None
+        before = [i for i in frames if i <= iteration]
+        found = max(before) if before else min(frames)
+        return found, frames[found]
+
+    def last(self) -> tuple[int, np.ndarray] | None:
+        """The newest frame as (iteration, pixels)."""
+        frames = self._frames
+        if not frames:
+            return None
+        found = max(frames)
+        return found, decode(frames[found], self._grey)
+
+    def items(self) -> list[tuple[int, bytes]]:
+        """All frames as (iteration, lossless WebP), ascending."""
+        return sorted(self._frames.items())
+
+    def _store(self, iteration: int, pixels: np.ndarray) -> None:
+        self._grey = pixels.ndim == 2
+        frames = dict(self._frames)  # readers on other threads hold the old one
+        frames[iteration] = encode(pixels)
+        self._frames = frames
