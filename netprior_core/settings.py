@@ -208,7 +208,7 @@ def explain(error: ValidationError, where: str = "") -> str:
         else:
             lines.append(f"{name}: {item['msg'][:1].lower()}{item['msg'][1:]} (got {got})")
     prefix = f"{where}: " if where else ""
-    return prefix + "; ".join(lines) + "."
+    return prefix + "; ".join(lines).rstrip(".") + "."
 
 
 def discover(package: str) -> None:

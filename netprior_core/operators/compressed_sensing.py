@@ -66,7 +66,9 @@ class CompressedSensing(Operator):
         scale = 1 / math.sqrt(m) if self.normalisation == "1/m" else 1.0
         fits = m * n * 4 <= MEMORY_BUDGET
         if self.matrix == "structured" or not fits:
-            return StructuredModel(shape, m, scale, torch.device(device), dtype, seed=seed, wanted_dense=self.matrix != "structured")
+            return StructuredModel(
+                shape, m, scale, torch.device(device), dtype, seed=seed, wanted_dense=self.matrix != "structured"
+            )
         return DenseModel(shape, m, scale, torch.device(device), dtype, seed=seed)
 
 

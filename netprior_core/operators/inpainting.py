@@ -1,0 +1,169 @@
+"""Inpainting: some pixels are hidden, by a random mask, a box, or a drawing."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import field_validator
+
+from netprior_core.errors import BadImage, InvalidSettings
+from netprior_core.images import encode_png, load_image
+from netprior_core.operators.base import ForwardModel, LinearModel, Operator
+from netprior_core.problem import Shape
+from netprior_core.settings import setting
+
+MASK_CHARACTERS = 200_000
+MASK_PIXELS = 4_000_000
+
+
+class Inpainting(Operator):
+    """Inpainting: some pixels are seen, the others are hidden in all channels.
+
+    y = M x + e, where M keeps the visible pixels. The measurement is the list of *kept* values, (C, K), so that there is no
+    noise, and nothing to fit, where nothing was seen. (Ulyanov, Vedaldi & Lempitsky 2018, "Deep Image Prior", eq. 5, writes
+    the same as ‖(x − x₀) ⊙ m‖².)
+    """
+
+    title: ClassVar[str] = "Inpainting"
+    order: ClassVar[int] = 20
+    equation: ClassVar[str] = "y = M x + e,  M keeps the visible pixels"
+    measures_images: ClassVar[bool] = True
+
+    kind: Literal["inpainting"] = "inpainting"
+    pattern: Literal["random", "box", "drawn"] = setting(
+        "random", "What is hidden: random pixels, a box, or your drawing.", main=True
+    )
+    keep: float = setting(
+        0.5, "Fraction of the pixels that stay visible, for random pixels.", ge=0.01, le=1.0, unit="of pixels", main=True
+    )
+    box_size: float = setting(0.4, "Side of the hidden box.", ge=0.02, le=0.98, unit="of the side", label="Box size", main=True)
+    box_row: float = setting(0.5, "Centre of the box, from the top.", ge=0, le=1, unit="of the height", label="Box centre, down")
+    box_column: float = setting(
+        0.5, "Centre of the box, from the left.", ge=0, le=1, unit="of the width", label="Box centre, across"
+    )
+    mask: str = setting(
+        "",
+        "The drawing: a PNG in base64, white where pixels are hidden.",
+        max_length=MASK_CHARACTERS,
+        label="Drawing",
+        widget="mask",
+    )
+
+    @field_validator("mask")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        if value:
+            decode_mask(value)
+        return value
+
+    def build(
+        self, shape: Shape, *, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> ForwardModel:
+        visible = self._visible(shape[1], shape[2], seed)
+        if not visible.any():
+            raise InvalidSettings("Inpainting: every pixel is hidden. Leave some of the picture visible.")
+        return InpaintingModel(shape, visible, torch.device(device), dtype, hatched=self.pattern != "random")
+
+    def _visible(self, height: int, width: int, seed: int) -> torch.Tensor:
+        """``(H, W)`` bool, True where a pixel is seen; random masks keep exactly ``round(keep·H·W)`` pixels."""
+        if self.pattern == "random":
+            kept = max(1, round(self.keep * height * width))
+            order = torch.randperm(height * width, generator=torch.Generator().manual_seed(seed))
+            visible = torch.zeros(height * width, dtype=torch.bool)
+            visible[order[:kept]] = True
+            return visible.view(height, width)
+        if self.pattern == "box":
+            visible = torch.ones((height, width), dtype=torch.bool)
+            top, bottom = _span(height, self.box_size, self.box_row)
+            left, right = _span(width, self.box_size, self.box_column)
+            visible[top:bottom, left:right] = False
+            return visible
+        if not self.mask:
+            raise InvalidSettings("Inpainting: nothing is drawn yet. Paint over what is to be hidden, or choose another pattern.")
+        hidden = Image.fromarray(decode_mask(self.mask).astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
+        return torch.from_numpy(np.asarray(hidden) == 0)
+
+
+def _span(side: int, size: float, centre: float) -> tuple[int, int]:
+    """First and last (exclusive) index of a box of relative ``size`` about ``centre``, moved to lie inside, one pixel left over."""
+    length = min(side - 1, max(1, round(size * side)))
+    start = min(max(0, round(centre * side - length / 2)), side - length)
+    return start, start + length
+
+
+def decode_mask(text: str) -> np.ndarray:
+    """The ``mask`` setting as ``(H, W)`` bool, True where hidden (at least half white). Raises InvalidSettings."""
+    if text.startswith("data:image/png;base64,"):
+        text = text.split(",", 1)[1]
+    try:
+        data = base64.b64decode(text, validate=True)
+        picture = load_image(
+            data,
+            name="the drawn mask",
+            formats=("PNG",),
+            max_bytes=MASK_CHARACTERS,
+            max_pixels=MASK_PIXELS,
+            min_side=1,
+            background=0,
+        )
+    except (binascii.Error, ValueError) as error:
+        detail = str(error) if isinstance(error, BadImage) else "It is not base64."
+        raise InvalidSettings(f"The drawn mask cannot be read. {detail}") from None
+    return picture.array.mean(axis=2) >= 0.5
+
+
+def encode_mask(hidden: np.ndarray) -> str:
+    """A ``(H, W)`` bool array, True where hidden, as the ``mask`` setting takes it."""
+    return base64.b64encode(encode_png(torch.from_numpy(hidden.astype(np.float32))[None])).decode("ascii")
+
+
+class InpaintingModel(LinearModel):
+    """``A x`` gathers the K visible pixels: ``(B, C, H, W)`` to ``(B, C, K)``. ``mask`` is ``(1, 1, H, W)``, 1 where visible."""
+
+    has_pinv = True
+
+    def __init__(self, shape: Shape, visible: torch.Tensor, device: torch.device, dtype: torch.dtype, *, hatched: bool) -> None:
+        index = visible.flatten().nonzero().view(1, 1, -1)
+        super().__init__(shape, (shape[0], index.shape[2]), device, dtype)
+        self.mask = visible.view(1, 1, *visible.shape).to(self.device, dtype)
+        self._index = index.to(self.device)
+        self._hatched = hatched
+
+    def norm(self) -> float:
+        """1: A Aᵀ = I."""
+        return 1.0
+
+    def describe(self) -> str:
+        kept, pixels = self._index.shape[2], self.shape[1] * self.shape[2]
+        return f"{kept:,} of {pixels:,} pixels visible ({kept / pixels:.0%})"
+
+    def _where(self, batch: int) -> torch.Tensor:
+        return self._index.expand(batch, self.shape[0], -1)
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(2).gather(2, self._where(len(x)))
+
+    def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        empty = y.new_zeros((len(y), self.shape[0], self.shape[1] * self.shape[2]))
+        return empty.scatter(2, self._where(len(y)), y).view(-1, *self.shape)
+
+    def _normal(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.mask
+
+    def _pinv(self, y: torch.Tensor) -> torch.Tensor:
+        return self._adjoint(y)
+
+    def _preview(self, y: torch.Tensor) -> torch.Tensor:
+        """The picture with mid-grey where a pixel is hidden; regions are hatched, so that they cannot be mistaken for grey."""
+        hole = torch.full_like(self.mask, 0.5)
+        if self._hatched:
+            rows = torch.arange(self.shape[1], device=self.device).view(-1, 1)
+            columns = torch.arange(self.shape[2], device=self.device).view(1, -1)
+            stripe = max(2, min(self.shape[1:]) // 24)
+            hole = hole + 0.12 * (((rows + columns) // stripe) % 2)
+        return self._adjoint(y) + hole.to(y) * (1 - self.mask).to(y)
