@@ -1,0 +1,124 @@
+"""Super-resolution: the measurement is the picture scaled down with an antialiasing kernel."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+
+from netprior_core.errors import InvalidSettings
+from netprior_core.operators.base import ForwardModel, LinearModel, Operator
+from netprior_core.problem import Shape
+from netprior_core.settings import setting
+
+Kernel = Literal["lanczos", "bicubic", "box"]
+#: Half-width of each kernel in low-resolution pixels.
+SUPPORT: dict[str, float] = {"lanczos": 3.0, "bicubic": 2.0, "box": 0.5}
+MIN_MEASURED = 4
+
+
+class SuperResolution(Operator):
+    """Super-resolution: a small picture is to become a large one.
+
+    y = D x + e with D x = W_h x W_wᵀ per channel, the separable antialiased downsampling of Pillow's ``resize`` (Lanczos with
+    three lobes, bicubic with a = −1/2, or box averaging). Factors 4 and 8 with Lanczos are those of Ulyanov, Vedaldi &
+    Lempitsky 2018, "Deep Image Prior", section 3.
+    """
+
+    title: ClassVar[str] = "Super-resolution"
+    order: ClassVar[int] = 40
+    equation: ClassVar[str] = "y = D x + e,  D blurs and keeps every f-th pixel"
+    measures_images: ClassVar[bool] = True
+
+    kind: Literal["super-resolution"] = "super-resolution"
+    factor: Literal[2, 4, 8] = setting(4, "How many times smaller the measured picture is along each side.", unit="×", main=True)
+    kernel: Literal["lanczos", "bicubic", "box"] = setting("lanczos", "Antialiasing filter of the downsampling.", main=True)
+
+    def build(
+        self, shape: Shape, *, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> ForwardModel:
+        reason = self.refuses(shape)
+        if reason:
+            raise InvalidSettings(reason)
+        return SuperResolutionModel(shape, self.factor, self.kernel, torch.device(device), dtype)
+
+    def refuses(self, shape: Shape) -> str | None:
+        _, height, width = shape
+        if height % self.factor or width % self.factor:
+            return (
+                f"Super-resolution ×{self.factor} needs sides that are multiples of {self.factor}; "
+                f"this picture is {height} × {width}. Choose another size or factor."
+            )
+        if min(height, width) // self.factor < MIN_MEASURED:
+            return (
+                f"Super-resolution ×{self.factor} of a {height} × {width} picture leaves fewer than {MIN_MEASURED} pixels a side. "
+                "Choose a larger picture or a smaller factor."
+            )
+        return None
+
+    def shape_of_measured(self, image_shape: Shape) -> Shape:
+        channels, height, width = image_shape
+        return channels, height * self.factor, width * self.factor
+
+
+class SuperResolutionModel(LinearModel):
+    """``A = W_h ⊗ W_w`` on each channel: both factors are small dense matrices, so adjoint and pseudo-inverse are exact."""
+
+    has_pinv = True
+
+    def __init__(self, shape: Shape, factor: int, kernel: Kernel, device: torch.device, dtype: torch.dtype) -> None:
+        channels, height, width = shape
+        super().__init__(shape, (channels, height // factor, width // factor), device, dtype)
+        self.factor, self.kernel = factor, kernel
+        rows, columns = (downsampling_matrix(side, factor, kernel) for side in (height, width))
+        self._norm = float(torch.linalg.matrix_norm(rows, 2) * torch.linalg.matrix_norm(columns, 2))
+        self.rows, self.columns = rows.to(self.device, dtype), columns.to(self.device, dtype)
+        self._up_rows, self._up_columns = (torch.linalg.pinv(w).to(self.device, dtype) for w in (rows, columns))
+
+    def norm(self) -> float:
+        """``‖W_h‖ ‖W_w‖``: the norm of a Kronecker product."""
+        return self._norm
+
+    def describe(self) -> str:
+        _, height, width = self.measurement_shape
+        return f"{height} × {width} pixels of {self.shape[1]} × {self.shape[2]} ({self.kernel}, ×{self.factor})"
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rows @ x @ self.columns.T
+
+    def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        return self.rows.T @ y @ self.columns
+
+    def _pinv(self, y: torch.Tensor) -> torch.Tensor:
+        return self._up_rows @ y @ self._up_columns.T
+
+    def _initial(self, y: torch.Tensor) -> torch.Tensor:
+        """Bicubic enlargement, not clipped."""
+        return F.interpolate(y, size=self.shape[1:], mode="bicubic", align_corners=False)
+
+    def _preview(self, y: torch.Tensor) -> torch.Tensor:
+        return y
+
+
+def downsampling_matrix(side: int, factor: int, kernel: Kernel) -> torch.Tensor:
+    """``(side / factor, side)`` float64: row i holds the weights of output pixel i.
+
+    The kernel is stretched by the factor and centred at ``(i + 1/2)·factor`` (pixel j spans [j, j + 1]); weights
+    beyond the border are dropped and the rest scaled to sum to 1, as Pillow does.
+    """
+    centres = (torch.arange(side // factor, dtype=torch.float64) + 0.5) * factor
+    distance = (torch.arange(side, dtype=torch.float64) + 0.5 - centres[:, None]) / factor
+    weights = torch.where(distance.abs() <= SUPPORT[kernel], _kernel(distance, kernel), 0.0)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def _kernel(t: torch.Tensor, kernel: Kernel) -> torch.Tensor:
+    if kernel == "lanczos":
+        return torch.sinc(t) * torch.sinc(t / 3)
+    if kernel == "box":
+        return torch.ones_like(t)
+    t, a = t.abs(), -0.5  # Keys 1981, eq. 4
+    near = ((a + 2) * t - (a + 3)) * t * t + 1
+    far = (((t - 5) * t + 8) * t - 4) * a
+    return torch.where(t < 1, near, far)
