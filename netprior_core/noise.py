@@ -29,6 +29,10 @@ class Noise(Settings):
         """Standard deviation in units of the measurement, or None when it depends on the image."""
         raise NotImplementedError
 
+    def describe(self) -> str:
+        """The noise in a few words, unit included."""
+        return self.title
+
 
 class GaussianNoise(Noise):
     """White Gaussian noise, e ~ N(0, (σ/255)²), σ in 8-bit units (25 means 25/255 when images are in [0, 1])."""
@@ -50,6 +54,9 @@ class GaussianNoise(Noise):
 
     def std(self, clean_shape: tuple[int, ...]) -> float | None:
         return self.sigma / 255
+
+    def describe(self) -> str:
+        return f"Gaussian noise, σ = {self.sigma:g} of 255" if self.sigma else "no noise"
 
 
 AnyNoise = Annotated[SerializeAsAny[Noise], BeforeValidator(Noise.registry.parse)]

@@ -32,6 +32,7 @@ Schedule = Literal["iteration", "clock"]
 
 #: Residuals and SSIM cost an operator or five convolutions: they are computed at these iterations only (and at kept frames).
 RESIDUAL_EVERY = 10
+SHOTS_SHOWN = 12
 #: Accelerators run ahead of Python; reading a number waits for them, so they get several steps a turn.
 STEPS_PER_TURN = {"cpu": 1}
 DEFAULT_STEPS_PER_TURN = 8
@@ -152,6 +153,8 @@ class Race:
         self.description = ""
         self.measurement_picture: np.ndarray | None = None
         self.truth_picture: np.ndarray | None = None
+        self.shot_pictures: list[np.ndarray] = []
+        self.shots_total = 0
         self.version = 0
         self.touched = time.monotonic()
         self._problem: Problem | None = None
@@ -261,6 +264,9 @@ class Race:
         self.description = problem.model.describe()
         self.measurement_picture = picture_of(problem.model.preview(problem.measurement))
         self.truth_picture = picture_of(self._truth) if self._truth is not None else None
+        if problem.shots is not None:
+            self.shot_pictures = [picture_of(shot) for shot in problem.shots[:SHOTS_SHOWN]]
+            self.shots_total = len(problem.shots)
         for lane in self.lanes:
             reason = lane.method.accepts(problem)
             if reason:
@@ -301,9 +307,7 @@ class Race:
         try:
             for _ in range(1 if self._single else STEPS_PER_TURN.get(self._problem.device.type, DEFAULT_STEPS_PER_TURN)):
                 start = time.perf_counter()
-                step = next(lane._steps, None)
-                if step is None:
-                    raise RuntimeError(f"{lane.name} ended without a result")
+                step = next(lane._steps)
                 lane.spend(step.stage, time.perf_counter() - start)
                 self._take(lane, step)
                 if step.stage == "result":
@@ -311,7 +315,7 @@ class Race:
             start = time.perf_counter()
             self._flush(lane)
             lane.spend(step.stage, time.perf_counter() - start)
-        except Exception as error:
+        except Exception as error:  # a generator that ends without a result lands here too, as StopIteration
             self._fail(lane, _explain(error))
             return
         lane.mark_speed()

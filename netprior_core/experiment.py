@@ -1,0 +1,263 @@
+"""Experiment: a whole run as one JSON document, and the problem it stands for.
+
+The same document gives the same trajectory in the browser, on the command line and in a test: everything random comes from
+its ``seed``. Uploaded images are named by the SHA-256 of their pixels and travel beside the document (see ``recording``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Protocol
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from netprior_core import examples
+from netprior_core.errors import InvalidSettings
+from netprior_core.images import fit
+from netprior_core.methods import AnyMethod, Method
+from netprior_core.noise import AnyNoise, GaussianNoise
+from netprior_core.operators import AnyOperator
+from netprior_core.problem import Problem, Shape
+from netprior_core.race import Race, Schedule
+from netprior_core.settings import explain
+
+FORMAT = "netprior-experiment"
+VERSION = 1
+MAX_LANES = 4
+MAX_SHOTS = 100
+MAX_BYTES = 2 * 1024 * 1024  # an experiment is small, even with a drawn mask
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the pixels, see recording.digest")]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class EmbeddedTarget(_Record):
+    """A held-out image of an embedded set."""
+
+    source: Literal["embedded"] = "embedded"
+    set: str = Field(max_length=40)
+    index: int = Field(0, ge=0, le=999)
+
+
+class UploadedImage(_Record):
+    """An image the user gave, by the digest of its pixels."""
+
+    source: Literal["upload"] = "upload"
+    sha256: Digest
+    name: str = Field("", max_length=80)
+
+
+class EmbeddedShots(_Record):
+    """The first ``count`` shots of an embedded set."""
+
+    source: Literal["embedded"] = "embedded"
+    set: str = Field(max_length=40)
+    count: int = Field(10, ge=0, le=MAX_SHOTS)
+
+
+class UploadedShots(_Record):
+    """Images the user gave as examples."""
+
+    source: Literal["upload"] = "upload"
+    images: tuple[UploadedImage, ...] = Field((), max_length=MAX_SHOTS)
+
+
+class Images(Protocol):
+    """Where uploaded images are found: 8-bit ``(H, W)`` or ``(H, W, 3)`` pixels by digest; KeyError when there is none."""
+
+    def __getitem__(self, sha256: str, /) -> np.ndarray: ...
+
+
+class Experiment(_Record):
+    """Target, shots, operator, noise, methods, seed and schedule of one run."""
+
+    format: Literal["netprior-experiment"] = "netprior-experiment"
+    version: int = Field(VERSION, ge=1, le=VERSION)
+    target: Annotated[EmbeddedTarget | UploadedImage, Field(discriminator="source")]
+    target_is: Literal["truth", "measurement"] = "truth"
+    shots: Annotated[EmbeddedShots | UploadedShots, Field(discriminator="source")] = UploadedShots()
+    size: int = Field(64, ge=16, le=1024, description="Side of the square image in pixels.")
+    channels: Literal[1, 3] = 3
+    operator: AnyOperator
+    noise: AnyNoise = GaussianNoise()
+    methods: tuple[AnyMethod, ...] = Field(min_length=1, max_length=MAX_LANES)
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    schedule: Schedule = "iteration"
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Experiment:
+        if self.target_is == "measurement" and not self.operator.measures_images:
+            raise ValueError(
+                f"a picture cannot be the measurement of {self.operator.title.lower()}: "
+                "only denoising, inpainting and super-resolution measure pictures"
+            )
+        return self
+
+    @property
+    def shape(self) -> Shape:
+        """(C, H, W) of the unknown image."""
+        return (self.channels, self.size, self.size)
+
+    def to_json(self) -> str:
+        """The document as indented JSON."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False)
+
+    def lanes(self) -> list[tuple[Method, str, str]]:
+        """(method, name, detail) of every lane; names that would be equal are numbered."""
+        titles = [method.title for method in self.methods]
+        lanes = []
+        for i, method in enumerate(self.methods):
+            name = titles[i] if titles.count(titles[i]) == 1 else f"{titles[i]} {titles[: i + 1].count(titles[i])}"
+            lanes.append((method, name, describe_settings(method)))
+        return lanes
+
+
+def describe_settings(method: Method) -> str:
+    """The preset's name, or what differs from the nearest thing to it: the defaults."""
+    preset = method.preset_name()
+    if preset:
+        return preset
+    changed = {f.name: getattr(method, f.name) for f in method.fields() if getattr(method, f.name) != f.default}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in list(changed.items())[:3]) or "default settings"
+
+
+def parse(text: str | bytes | Mapping[str, Any]) -> Experiment:
+    """An experiment from JSON. Raises InvalidSettings, in words, for anything that is not one: tampered, too new, too large."""
+    if isinstance(text, Mapping):
+        data: Any = dict(text)
+    else:
+        if len(text) > MAX_BYTES:
+            raise InvalidSettings("This experiment file is larger than 2 MB: it is not one that NetPrior wrote.")
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError):
+            raise InvalidSettings("This is not an experiment file: it is not valid JSON.") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise InvalidSettings("This is not an experiment file: it does not say that it is one ('format' is missing or different).")
+    version = data.get("version", VERSION)
+    if isinstance(version, int) and version > VERSION:
+        raise InvalidSettings(
+            f"This experiment has version {version}, and this NetPrior knows version {VERSION}. "
+            "It was made by a newer NetPrior: update to open it."
+        )
+    try:
+        return Experiment.model_validate(data)
+    except ValidationError as error:
+        raise InvalidSettings(explain(error, "This experiment does not fit")) from None
+
+
+def derive(seed: int, use: str) -> int:
+    """An independent seed for one use ("operator", "noise", "method") of an experiment's seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{use}".encode()).digest()[:7], "big")
+
+
+def build(experiment: Experiment, images: Images, device: torch.device | str = "cpu") -> tuple[Problem, torch.Tensor | None]:
+    """The problem and the ground truth (None when the user's picture is the measurement), on ``device``.
+
+    Raises InvalidSettings when the parts do not go together or an uploaded image is not at hand.
+    """
+    shape = experiment.shape
+    reason = experiment.operator.refuses(shape)
+    if reason:
+        raise InvalidSettings(reason)
+    model = experiment.operator.build(shape, seed=derive(experiment.seed, "operator"), device=device, dtype=torch.float32)
+    truth: torch.Tensor | None = None
+    if experiment.target_is == "truth":
+        truth = target_image(experiment, images).to(device)
+        measurement = experiment.noise.apply(model.forward(truth), seed=derive(experiment.seed, "noise"))
+    else:
+        measurement = _measured(experiment, images, model, torch.device(device))
+    shots = shot_images(experiment, images)
+    problem = Problem(
+        measurement=measurement,
+        model=model,
+        operator=experiment.operator,
+        noise=experiment.noise,
+        noise_std=experiment.noise.std(model.measurement_shape),
+        shape=shape,
+        shots=shots.to(device) if len(shots) else None,
+    )
+    return problem, truth
+
+
+def target_image(experiment: Experiment, images: Images) -> torch.Tensor:
+    """The ground truth ``(1, C, size, size)`` in [0, 1]: centre-cropped, resized, at 8-bit levels."""
+    target = experiment.target
+    if isinstance(target, UploadedImage):
+        return fit(_uploaded(images, target), experiment.size, experiment.channels)
+    found = examples.get(target.set)
+    if target.index >= found.n_targets:
+        raise InvalidSettings(f"The set '{target.set}' has {found.n_targets} targets; there is no number {target.index}.")
+    return found.targets(experiment.size, experiment.channels)[target.index][None]
+
+
+def shot_images(experiment: Experiment, images: Images) -> torch.Tensor:
+    """The example images ``(S, C, size, size)`` in [0, 1]; S may be 0."""
+    shots = experiment.shots
+    if isinstance(shots, EmbeddedShots):
+        return examples.get(shots.set).shots(experiment.size, experiment.channels)[: shots.count]
+    found = [fit(_uploaded(images, shot), experiment.size, experiment.channels) for shot in shots.images]
+    return torch.cat(found) if found else torch.zeros((0, *experiment.shape))
+
+
+def race_of(
+    experiment: Experiment, images: Images, device: torch.device | str = "cpu", *, keep_frames: bool = True, seeds: int = 1
+) -> Race:
+    """The race of an experiment, ready to be turned. ``seeds`` networks per lane."""
+    return Race(
+        lambda: build(experiment, images, device),
+        experiment.lanes(),
+        seeds=[derive(experiment.seed, f"method/{i}") for i in range(seeds)],
+        schedule=experiment.schedule,
+        keep_frames=keep_frames,
+    )
+
+
+def _measured(experiment: Experiment, images: Images, model: Any, device: torch.device) -> torch.Tensor:
+    """The user's picture as a measurement: cropped, never resized, since resizing would change its noise and its pixels."""
+    if not isinstance(experiment.target, UploadedImage):
+        picture = target_image(experiment, images)
+    else:
+        pixels = _uploaded(images, experiment.target)
+        side = _measured_side(experiment)
+        if min(pixels.shape[:2]) < side:
+            raise InvalidSettings(
+                f"Your measurement is {pixels.shape[1]}×{pixels.shape[0]} pixels and at least {side}×{side} are needed "
+                f"for an image of {experiment.size}×{experiment.size}. Choose a smaller image size."
+            )
+        top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+        picture = fit(to_float(pixels[top : top + side, left : left + side]), side, experiment.channels)
+    picture = picture.to(device)
+    if tuple(picture.shape[1:]) == tuple(model.measurement_shape):
+        return picture
+    return model.forward(picture)
+
+
+def _measured_side(experiment: Experiment) -> int:
+    """Side of the measured picture for an unknown image of ``size``: super-resolution measures a smaller one."""
+    factor = experiment.operator.shape_of_measured((experiment.channels, experiment.size, experiment.size))[1] // experiment.size
+    return experiment.size // factor
+
+
+def to_float(pixels: np.ndarray) -> np.ndarray:
+    """8-bit pixels as float32 ``(H, W, C)`` in [0, 1]."""
+    array = pixels.astype(np.float32) / 255
+    return array if array.ndim == 3 else array[:, :, None]
+
+
+def _uploaded(images: Images, reference: UploadedImage) -> np.ndarray:
+    try:
+        return to_float(images[reference.sha256])
+    except KeyError:
+        name = f" ('{reference.name}')" if reference.name else ""
+        raise InvalidSettings(
+            f"An uploaded image{name} of this experiment is not here. "
+            "Links cannot carry images: upload it again, or open the run's zip."
+        ) from None

@@ -1,0 +1,221 @@
+"""Recording: a finished (or running) race as one zip, and back.
+
+::
+
+    experiment.json                the run; ``python -m netprior_core run`` repeats it
+    metrics.csv                    every iteration of every method
+    summary.json                   scores, conventions, versions, machine
+    frames/0-dip/000120.webp       kept frames, lossless, log-spaced
+    final/0-dip.png  truth.png  measurement.png  contact.png
+    inputs/<sha256>.png            the uploaded images that the experiment names
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+
+import netprior_core
+from netprior_core.errors import InvalidSettings
+from netprior_core.experiment import Experiment, UploadedImage, UploadedShots, parse
+from netprior_core.images import load_image, sha256_of, to_uint8
+from netprior_core.metrics import CONVENTION, SSIM_CONVENTION
+from netprior_core.race import Lane, Race, summary
+
+MAX_ZIP_BYTES = 128 * 1024 * 1024
+MAX_UNPACKED = 256 * 1024 * 1024
+MAX_MEMBERS = 4000
+COLUMNS = ("lane", "method", "iteration", "seconds", "psnr", "psnr_output", "objective", "ssim", "residual")
+_MEMBER = re.compile(
+    r"^(experiment\.json|metrics\.csv|summary\.json|truth\.png|measurement\.png|contact\.png"
+    r"|frames/\d-[a-z0-9-]{1,60}/\d{6,8}\.webp|final/\d-[a-z0-9-]{1,60}\.png|inputs/[0-9a-f]{64}\.png)$"
+)
+
+
+@dataclass
+class RecordedLane:
+    """One lane read back: scores by column name, and kept frames by iteration (lossless WebP)."""
+
+    summary: dict[str, Any]
+    metrics: dict[str, list[float | None]] = field(default_factory=lambda: {c: [] for c in COLUMNS[2:]})
+    frames: dict[int, bytes] = field(default_factory=dict)
+
+
+@dataclass
+class Recording:
+    """A recording read back from a zip."""
+
+    experiment: Experiment
+    images: dict[str, np.ndarray]
+    lanes: list[RecordedLane]
+    summary: dict[str, Any]
+    pictures: dict[str, bytes]
+
+
+def slug(lane: Lane) -> str:
+    """A file-safe name of a lane: ``0-dip``."""
+    return f"{lane.index}-" + (re.sub(r"[^a-z0-9]+", "-", lane.name.lower()).strip("-")[:60] or "method")
+
+
+def write(race: Race, experiment: Experiment, images: Mapping[str, np.ndarray], target: Path | BinaryIO) -> None:
+    """Write a race as a zip. Raises OSError when the disk is full; nothing of the race is lost then."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in members(race, experiment, images):
+            small = name.endswith((".json", ".csv"))
+            archive.writestr(name, data, compress_type=zipfile.ZIP_DEFLATED if small else zipfile.ZIP_STORED)
+
+
+def write_folder(race: Race, experiment: Experiment, images: Mapping[str, np.ndarray], folder: Path) -> None:
+    """Write the same files into a folder (made if needed)."""
+    for name, data in members(race, experiment, images):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def members(race: Race, experiment: Experiment, images: Mapping[str, np.ndarray]) -> Iterable[tuple[str, bytes]]:
+    """The files of a recording, one after another, as (name, content)."""
+    yield "experiment.json", experiment.to_json().encode()
+    yield "summary.json", json.dumps(_summary(race), indent=1, ensure_ascii=False).encode()
+    yield "metrics.csv", _csv(race).encode()
+    for name, pixels in (("truth.png", race.truth_picture), ("measurement.png", race.measurement_picture)):
+        if pixels is not None:
+            yield name, png(pixels)
+    for lane in race.lanes:
+        if lane.result is not None:
+            yield f"final/{slug(lane)}.png", png(lane.result.pixels)
+        for iteration, frame in lane.frames.items():
+            yield f"frames/{slug(lane)}/{iteration:06d}.webp", frame
+    from netprior_core.contact import contact_sheet  # matplotlib takes a second to import and is not needed before
+
+    yield "contact.png", contact_sheet(race, experiment)
+    for sha256 in sorted(_uploads(experiment)):
+        if sha256 in images:
+            yield f"inputs/{sha256}.png", png(images[sha256])
+
+
+def read(data: bytes) -> Recording:
+    """A recording from the bytes of a zip. Raises InvalidSettings for anything that is not one; unpacks into memory only."""
+    if len(data) > MAX_ZIP_BYTES:
+        raise InvalidSettings(f"This file is larger than {MAX_ZIP_BYTES >> 20} MB: it is not a recording that NetPrior wrote.")
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        infos = archive.infolist()
+        if len(infos) > MAX_MEMBERS or sum(info.file_size for info in infos) > MAX_UNPACKED:
+            raise InvalidSettings("This zip holds too much to be a recording that NetPrior wrote.")
+        files = {info.filename: archive.read(info) for info in infos if _MEMBER.match(info.filename)}
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError):
+        raise InvalidSettings("This is not a zip, or it is damaged.") from None
+    if "experiment.json" not in files:
+        raise InvalidSettings("This zip holds no experiment.json: it is not a recording that NetPrior wrote.")
+    experiment = parse(files["experiment.json"])
+    images = {}
+    for name, content in files.items():
+        if name.startswith("inputs/"):
+            pixels = to_pixels(load_image(content, name=name).array)
+            images[sha256_of(pixels)] = pixels
+    missing = _uploads(experiment) - set(images)
+    if missing:
+        raise InvalidSettings("An uploaded image of this recording is missing or was changed: its checksum does not fit.")
+    return Recording(
+        experiment, images, _read_lanes(files), _read_json(files), {k: v for k, v in files.items() if k.endswith(".png")}
+    )
+
+
+def open_any(data: bytes) -> Recording:
+    """A zip or a bare experiment.json, told apart by their first bytes."""
+    if data[:4] == b"PK\x03\x04":
+        return read(data)
+    return Recording(parse(data), {}, [], {}, {})
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """8-bit pixels as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def to_pixels(array: np.ndarray) -> np.ndarray:
+    """Float ``(H, W, C)`` in [0, 1] as 8-bit pixels ``(H, W)`` or ``(H, W, 3)``."""
+    return to_uint8(torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1))
+
+
+def _uploads(experiment: Experiment) -> set[str]:
+    found = {experiment.target.sha256} if isinstance(experiment.target, UploadedImage) else set()
+    if isinstance(experiment.shots, UploadedShots):
+        found |= {shot.sha256 for shot in experiment.shots.images}
+    return found
+
+
+def _summary(race: Race) -> dict[str, Any]:
+    return {
+        "state": race.state,
+        "operator": race.description,
+        "rows": summary(race),
+        "conventions": [CONVENTION, SSIM_CONVENTION, "residual: ‖A x̂ - y‖ / √m, in units of the measurement"],
+        "versions": {
+            "netprior": netprior_core.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
+    }
+
+
+def _csv(race: Race) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(COLUMNS)
+    for lane in race.lanes:
+        curve = lane.curve
+        ssim = {i: v for i, _, v in curve.ssim}
+        residual = {i: v for i, _, v in curve.residual}
+        columns = zip(curve.iteration, curve.seconds, curve.psnr, curve.psnr_output, curve.objective, strict=False)
+        for i, seconds, *values in columns:
+            numbers = [f"{seconds:.4f}", *(_number(v) for v in values), _number(ssim.get(i)), _number(residual.get(i))]
+            writer.writerow([lane.index, lane.name, i, *numbers])
+    return out.getvalue()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or value != value else f"{value:.6g}"
+
+
+def _read_json(files: Mapping[str, bytes]) -> dict[str, Any]:
+    try:
+        found = json.loads(files.get("summary.json", b"{}"))
+    except (ValueError, RecursionError):
+        found = {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read_lanes(files: Mapping[str, bytes]) -> list[RecordedLane]:
+    rows = _read_json(files).get("rows", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InvalidSettings("summary.json of this recording is damaged.")
+    lanes = [RecordedLane(row) for row in rows[:4]]
+    try:
+        for row in csv.DictReader(io.StringIO(files.get("metrics.csv", b"").decode())):
+            lane = lanes[int(row["lane"])]
+            for column in COLUMNS[2:]:
+                lane.metrics[column].append(float(row[column]) if row[column] else None)
+    except (ValueError, KeyError, IndexError, TypeError, csv.Error):
+        raise InvalidSettings("metrics.csv of this recording is damaged.") from None
+    for name, content in files.items():
+        if name.startswith("frames/") and int(name[7]) < len(lanes):
+            lanes[int(name[7])].frames[int(Path(name).stem)] = content
+    return lanes

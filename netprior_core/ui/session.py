@@ -1,0 +1,105 @@
+"""What the server keeps for each open tab: uploaded images, the running race and its files. Freed when the tab closes."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from netprior_core.experiment import Experiment
+from netprior_core.race import Race
+from netprior_core.scheduler import Scheduler
+
+MAX_SESSIONS = 64
+MAX_IMAGE_BYTES = 64 * 1024 * 1024  # of decoded uploads kept per tab
+
+
+@dataclass
+class Session:
+    """One tab."""
+
+    images: OrderedDict[str, np.ndarray] = field(default_factory=OrderedDict)
+    race: Race | None = None
+    experiment: Experiment | None = None
+    run: str = ""
+    folder: Path | None = None
+
+    def keep(self, sha256: str, pixels: np.ndarray) -> None:
+        """Keep an uploaded image; the oldest go when there are too many."""
+        self.images[sha256] = pixels
+        while len(self.images) > 1 and sum(p.nbytes for p in self.images.values()) > MAX_IMAGE_BYTES:
+            self.images.popitem(last=False)
+
+    def scratch(self) -> Path:
+        """A temporary folder of this tab. Raises OSError when the disk is full."""
+        if self.folder is None or not self.folder.exists():
+            self.folder = Path(tempfile.mkdtemp(prefix="netprior-"))
+        return self.folder
+
+
+class App:
+    """The state of the server: device, limits, scheduler and sessions."""
+
+    def __init__(self, device: torch.device, max_size: int, fps: float = 8.0) -> None:
+        self.device, self.max_size, self.fps = device, max_size, fps
+        self.scheduler = Scheduler()
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def session(self, key: str | None) -> Session:
+        """The session of a tab, made when it is new."""
+        key = key or "api"
+        with self._lock:
+            found = self._sessions.setdefault(key, Session())
+            self._sessions.move_to_end(key)
+            old = [self._sessions.pop(k) for k in list(self._sessions)[: max(0, len(self._sessions) - MAX_SESSIONS)]]
+        for session in old:
+            self._end(session)
+        return found
+
+    def start(self, session: Session, race: Race, experiment: Experiment) -> str:
+        """Submit a race for a tab, ending the one it had; returns the run's unguessable name."""
+        if session.race is not None:
+            session.race.stop()
+        session.race, session.experiment, session.run = race, experiment, secrets.token_urlsafe(12)
+        self.scheduler.submit(race)
+        return session.run
+
+    def find(self, run: str) -> Race | None:
+        """The race of a run's name."""
+        with self._lock:
+            return next((s.race for s in self._sessions.values() if run and s.run == run), None)
+
+    def close(self, key: str | None) -> None:
+        """The tab was closed: end its race, forget its images, remove its files. May be called twice."""
+        with self._lock:
+            session = self._sessions.pop(key or "", None)
+        if session is not None:
+            self._end(session)
+
+    def _end(self, session: Session) -> None:
+        if session.race is not None:
+            session.race.stop()
+            self.scheduler.wake()
+        if session.folder is not None:
+            shutil.rmtree(session.folder, ignore_errors=True)
+
+
+def control(app: App, run: str, action: str) -> dict[str, object]:
+    """Pause, resume, step or stop a run. Only sets flags: the worker acts on them between two steps."""
+    race = app.find(run)
+    if race is None or race.done:
+        return {"ok": False, "message": "This run has ended."}
+    actions = {"pause": race.pause, "resume": race.resume, "step": race.step, "stop": race.stop}
+    if action not in actions:
+        return {"ok": False, "message": "Unknown action."}
+    actions[action]()
+    app.scheduler.wake()
+    return {"ok": True, "message": ""}

@@ -1,0 +1,37 @@
+"""Streaming a race to a tab: always the latest state, at a bounded rate, never faster than it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from netprior_core.experiment import Experiment
+from netprior_core.race import Race
+from netprior_core.ui.session import App
+from netprior_core.ui.wire import Feed
+
+HEARTBEAT = 2.0  # seconds; a message that says nothing new lets a closed tab be noticed
+
+
+async def stream(app: App, race: Race, experiment: Experiment, run: str, link: str | None) -> AsyncIterator[dict[str, Any]]:
+    """Messages of a race until it is done. Leaving early (closed tab) asks the race to stop, and does nothing else."""
+    feed = Feed(race, experiment, run, link)
+    started, version, spoke = time.monotonic(), -1, 0.0
+    interval = 1 / app.fps
+    try:
+        while True:
+            now = time.monotonic()
+            settled = race.done or race.state == "paused"
+            place = app.scheduler.place(race)
+            if race.version != version or now - spoke > HEARTBEAT or version < 0:
+                version, spoke = race.version, now
+                yield feed.message(place=place, elapsed=now - started, lossless=settled)
+            if race.done and race.version == version:
+                return
+            await asyncio.sleep(max(0.005, interval - (time.monotonic() - now)))
+    finally:
+        if not race.done:
+            race.stop()
+            app.scheduler.wake()

@@ -1,0 +1,194 @@
+"""A race as the messages that the live view draws: small, append-only, pictures only when somebody sees them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from netprior_core.experiment import Experiment
+from netprior_core.frames import encode, picture_of
+from netprior_core.metrics import CONVENTION
+from netprior_core.problem import Problem
+from netprior_core.race import SHOTS_SHOWN, Lane, Race
+
+MAX_POINTS = 2000  # of a curve sent to the browser
+
+
+def uri(pixels: np.ndarray, *, lossless: bool) -> str:
+    """8-bit pixels as a data URI: lossless WebP, or JPEG quality 90 without chroma subsampling (0.5 ms for 256²)."""
+    if lossless:
+        return "data:image/webp;base64," + base64.b64encode(encode(pixels)).decode()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def webp_uri(data: bytes) -> str:
+    """Lossless WebP bytes as a data URI."""
+    return "data:image/webp;base64," + base64.b64encode(data).decode()
+
+
+def shape_words(pixels: np.ndarray) -> str:
+    """``64×64 grey``."""
+    return f"{pixels.shape[1]}×{pixels.shape[0]} {'grey' if pixels.ndim == 2 else 'colour'}"
+
+
+def strip(
+    experiment: Experiment,
+    description: str,
+    truth: np.ndarray | None,
+    measurement: np.ndarray,
+    shots: Sequence[np.ndarray],
+    shots_total: int,
+) -> dict[str, Any]:
+    """The top strip ``x → A → y`` and the shots."""
+    operator = experiment.operator
+    return {
+        "truth": None if truth is None else {"src": uri(truth, lossless=True), "caption": shape_words(truth)},
+        "operator": {"title": operator.title, "equation": operator.equation, "caption": description},
+        "measurement": {"src": uri(measurement, lossless=True), "caption": experiment.noise.describe()},
+        "shots": {"srcs": [uri(shot, lossless=True) for shot in shots], "total": shots_total} if shots else None,
+    }
+
+
+def setup_message(experiment: Experiment, problem: Problem | None, truth: Any, note: str = "") -> dict[str, Any]:
+    """What is about to be run: strip and lanes, refusals included."""
+    lanes = []
+    for index, (method, name, detail) in enumerate(experiment.lanes()):
+        reason = method.accepts(problem) if problem is not None else None
+        state = "refused" if reason else "ready"
+        lanes.append({"id": index, "name": name, "detail": detail, "state": state, "message": reason or ""})
+    message: dict[str, Any] = {"v": 1, "type": "setup", "run": "", "seq": 0, "state": "idle", "note": note}
+    message |= {"lanes": lanes, "curves": []}
+    if problem is not None:
+        shots = [] if problem.shots is None else [picture_of(shot) for shot in problem.shots[:SHOTS_SHOWN]]
+        message["strip"] = strip(
+            experiment,
+            problem.model.describe(),
+            None if truth is None else picture_of(truth),
+            picture_of(problem.model.preview(problem.measurement)),
+            shots,
+            0 if problem.shots is None else len(problem.shots),
+        )
+    return message
+
+
+class Feed:
+    """Turns the state of one race into messages for one viewer; remembers what was sent."""
+
+    def __init__(self, race: Race, experiment: Experiment, run: str, link: str | None) -> None:
+        self.race, self.experiment, self.run, self.link = race, experiment, run, link
+        self.sequence = 0
+        self._strip_sent = False
+        self._points = [0] * len(race.lanes)
+        self._sparse = [[0, 0, 0] for _ in race.lanes]
+        self._pictures: list[Any] = [None] * len(race.lanes)
+        self._exact = [False] * len(race.lanes)
+
+    def message(self, *, place: int = 0, elapsed: float = 0.0, lossless: bool = False) -> dict[str, Any]:
+        """The next message. ``lossless`` sends exact pictures (paused, finished)."""
+        race = self.race
+        self.sequence += 1
+        waiting = race.state == "ready" and place > 0
+        state = "waiting" if waiting else "running" if race.state == "ready" else race.state
+        message: dict[str, Any] = {
+            "v": 1,
+            "type": "race",
+            "run": self.run,
+            "seq": self.sequence,
+            "state": state,
+            "note": race.message,
+            "place": place if waiting else None,
+            "schedule": race.schedule,
+            "eta": race.eta(),
+            "elapsed": round(elapsed, 2),
+            "lanes": [self._lane(lane, lossless) for lane in race.lanes],
+            "curves": [self._curve(lane) for lane in race.lanes],
+            "marks": self._marks(),
+            "convention": CONVENTION if race.has_truth else "",
+        }
+        if not self._strip_sent and race.measurement_picture is not None:
+            self._strip_sent = True
+            pictures = (race.truth_picture, race.measurement_picture, race.shot_pictures, race.shots_total)
+            message["strip"] = strip(self.experiment, race.description, *pictures)
+        if self.link:
+            message["link"] = self.link
+        return message
+
+    def _lane(self, lane: Lane, lossless: bool) -> dict[str, Any]:
+        curve = lane.curve
+        result = lane.result
+        psnr = result.psnr if result else (curve.psnr[-1] if curve.psnr else None)
+        found = {
+            "id": lane.index,
+            "name": lane.name,
+            "detail": lane.detail,
+            "state": lane.state,
+            "phase": lane.phase,
+            "iteration": lane.iteration,
+            "total": lane.total,
+            "seconds": round(lane.seconds, 2),
+            "prepare_seconds": round(lane.prepare_seconds, 2),
+            "rate": _number(lane.rate()),
+            "eta": _number(lane.eta()),
+            "psnr": _number(psnr),
+            "ssim": _number(result.ssim if result else (curve.ssim[-1][2] if curve.ssim else None)),
+            "residual": _number(result.residual if result else (curve.residual[-1][2] if curve.residual else None)),
+            "best": {"psnr": _number(lane.best[0]), "iteration": lane.best[1]} if lane.best else None,
+            "message": lane.message,
+        }
+        picture = lane.picture
+        if picture is not None and (picture is not self._pictures[lane.index] or (lossless and not self._exact[lane.index])):
+            self._pictures[lane.index], self._exact[lane.index] = picture, lossless
+            found["picture"] = {
+                "src": uri(picture.pixels, lossless=lossless),
+                "lossless": lossless,
+                "iteration": picture.iteration,
+                "kind": picture.kind,
+            }
+        lane.picture_wanted = True
+        return found
+
+    def _curve(self, lane: Lane) -> dict[str, Any]:
+        curve, index = lane.curve, lane.index
+        stride = max(1, math.ceil(lane.total / MAX_POINTS))
+        count = len(curve.psnr_output)  # appended last: the other columns are at least as long
+        start = self._points[index]
+        end = (count + stride - 1) // stride
+        picked = range(start * stride, end * stride, stride)
+        self._points[index] = end
+        found: dict[str, Any] = {
+            "lane": index,
+            "from": start,
+            "iteration": [curve.iteration[i] for i in picked],
+            "seconds": [round(curve.seconds[i], 3) for i in picked],
+            "psnr": [_number(curve.psnr[i]) for i in picked] if self.race.has_truth else None,
+            "objective": [_number(curve.objective[i]) for i in picked],
+        }
+        for place, (name, values) in enumerate((("ssim", curve.ssim), ("residual", curve.residual))):
+            sent = self._sparse[index][place]
+            new = values[sent:]
+            found[name], found[f"{name}_from"] = [[i, round(s, 3), _number(v)] for i, s, v in new], sent
+            self._sparse[index][place] = sent + len(new)
+        found["frames"], found["frames_from"] = lane.frames.iterations(), 0
+        return found
+
+    def _marks(self) -> list[dict[str, Any]]:
+        marks = []
+        for lane in self.race.lanes:
+            if lane.result is not None and lane.state == "finished" and lane.curve.iteration:
+                marks.append({"lane": lane.index, "kind": "result", "iteration": lane.result.returns, "label": "returned"})
+            if lane.best is not None:
+                marks.append({"lane": lane.index, "kind": "oracle", "iteration": lane.best[1], "label": "oracle"})
+        return marks
+
+
+def _number(value: float | None) -> float | None:
+    """A finite number with few digits, else None: JSON has no NaN."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
