@@ -1,0 +1,280 @@
+// The curves: one canvas, drawn again only when something changed.
+
+const METRICS = { psnr: "PSNR, dB", ssim: "SSIM", residual: "residual ‖A x̂ − y‖ / √m", objective: "each method's own objective" };
+const KEY_SHAPES = {
+  best: ["M1 8L4.5 1.5L8 8z", true, "best so far"],
+  stop: ["M4.5 .8L8.2 4.5L4.5 8.2L.8 4.5z", true, "stopping rule"],
+  oracle: ["M4.5 .8L8.2 4.5L4.5 8.2L.8 4.5z", false, "oracle: needs the truth"],
+  result: ["M4.5 1.5a3 3 0 1 0 .01 0z", true, "what is returned"],
+};
+
+function wireCurves(view) {
+  const { refs } = view;
+  for (const tab of refs.root.querySelectorAll("[data-metric]")) tab.addEventListener("click", () => { view.metric = tab.dataset.metric; view.metricChosen = true; mark(view, "curves"); });
+  for (const tab of refs.root.querySelectorAll("[data-axis]")) tab.addEventListener("click", () => setAxis(view, tab.dataset.axis, true));
+  refs.log.addEventListener("click", () => { view.log = !view.log; mark(view, "curves"); });
+  const locate = (event) => {
+    const geometry = view.geometry;
+    if (!geometry) return null;
+    const x = event.clientX - refs.plot.getBoundingClientRect().left;
+    if (x < geometry.left - 8 || x > geometry.right + 8) return null;
+    const value = Math.min(geometry.x.high, Math.max(geometry.x.low, geometry.x.value(Math.min(geometry.right, Math.max(geometry.left, x)))));
+    return { axis: view.axis, value: view.axis === "iteration" ? Math.round(value) : value };
+  };
+  const hover = (position) => {
+    if (positionKey(position) === positionKey(view.hover)) return;
+    view.hover = position;
+    mark(view, "text", "tiles", "curves");
+  };
+  refs.plot.addEventListener("pointermove", (event) => hover(locate(event)));
+  refs.plot.addEventListener("pointerleave", () => hover(null));
+  refs.plot.addEventListener("click", (event) => { const position = locate(event); if (position) { view.hover = null; seek(view, position); } });
+}
+
+function setAxis(view, axis, chosen) {
+  if (chosen) view.axisChosen = true;
+  if (axis === view.axis) return;
+  view.axis = axis;
+  view.hover = null;
+  view.position = null;
+  view.exact = null;
+  mark(view, "text", "tiles", "curves");
+}
+
+/** Which tab is shown: PSNR needs a truth; without one the residual takes its place. */
+function updateTabs(view) {
+  const truth = hasTruth(view.state);
+  if (!truth && (view.metric === "psnr" || view.metric === "ssim")) view.metric = "residual";
+  else if (truth && !view.metricChosen) view.metric = "psnr";
+  for (const tab of view.refs.root.querySelectorAll("[data-metric]")) {
+    tab.hidden = !truth && (tab.dataset.metric === "psnr" || tab.dataset.metric === "ssim");
+    tab.setAttribute("aria-pressed", String(tab.dataset.metric === view.metric));
+  }
+  for (const tab of view.refs.root.querySelectorAll("[data-axis]")) tab.setAttribute("aria-pressed", String(tab.dataset.axis === view.axis));
+  view.refs.log.setAttribute("aria-pressed", String(view.log));
+}
+
+/** Everything the plot needs in CSS pixels: scales, series per lane, or null when there is nothing to draw yet. */
+function curveGeometry(view, context, width, height) {
+  const { state, metric, axis } = view;
+  const lanes = state.lanes.slice(0, 4);
+  const series = lanes.map((lane) => seriesOf(state, lane.id, metric, axis));
+  const range = valueRange(series, metric);
+  const names = lanes.map((lane) => lane.name ?? "");
+  const label = Math.min(width < 480 ? 72 : 116, Math.max(24, ...names.map((name) => context.measureText(name).width)) + 10);
+  const [left, right, top, bottom] = [44, width - label, 10, height - 34];
+  const firsts = series.flatMap(({ x }) => (x.length ? [x.find((v) => v > 0) ?? 0] : []));
+  let high = Math.max(timelineEnd(state, axis), ...(axis === "iteration" && state.type === "race" ? lanes.map((lane) => (lane.state === "refused" ? 0 : lane.total ?? 0)) : []), 0);
+  if (axis === "seconds") high = Math.max(high, 1);
+  const log = view.log && high > 1 && firsts.length > 0;
+  const low = log ? Math.max(axis === "iteration" ? 1 : 0.05, Math.min(...firsts) || 0) : 0;
+  const x = makeScale(low, Math.max(high, log ? low * 10 : 10), left, right, log, width < 480 ? 4 : 7);
+  const y = range ? makeScale(range.low, range.high, bottom, top, range.log, 5) : null;
+  return { left, right, top, bottom, x, y, series, names };
+}
+
+function paintCurves(view) {
+  const { context, width, height, ratio } = fitCanvas(view.refs.plot);
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, width, height);
+  context.font = `12px ${view.colours.sans}`;
+  const geometry = curveGeometry(view, context, width / ratio, height / ratio);
+  view.geometry = geometry.y ? geometry : null;
+  paintAxes(view, context, geometry);
+  if (geometry.y) {
+    context.save();
+    context.beginPath();
+    context.rect(geometry.left, geometry.top - 6, geometry.right - geometry.left + 6, geometry.bottom - geometry.top + 7);
+    context.clip();
+    geometry.series.forEach((series, lane) => paintLine(view, context, geometry, series, lane));
+    context.restore();
+    paintMarks(view, context, geometry);
+    paintNames(view, context, geometry);
+    paintCrosshair(view, context, geometry);
+  }
+  updateKey(view);
+  updateReadout(view);
+}
+
+function paintAxes(view, context, { left, right, top, bottom, x, y }) {
+  const { colours } = view;
+  context.lineWidth = 1;
+  context.strokeStyle = colours.line;
+  context.fillStyle = colours.muted;
+  context.textBaseline = "middle";
+  context.textAlign = "right";
+  for (const tick of y?.ticks ?? []) {
+    const at = Math.round(y.at(tick)) + 0.5;
+    if (at < top - 4 || at > bottom + 1) continue;
+    line(context, left, at, right, at);
+    context.fillText(view.metric === "psnr" ? String(tick) : compactTick(tick), left - 8, at);
+  }
+  line(context, left, bottom + 0.5, right, bottom + 0.5);
+  context.textAlign = "center";
+  context.textBaseline = "top";
+  for (const tick of x.ticks) {
+    const at = Math.round(x.at(tick)) + 0.5;
+    line(context, at, bottom, at, bottom + 4);
+    context.fillText(tick >= 10000 ? `${tick / 1000}k` : String(tick), at, bottom + 7);
+  }
+  context.textAlign = "right";
+  context.fillText(`${view.axis === "iteration" ? "iteration" : "seconds"}${x.log ? ", log" : ""}`, right, bottom + 21);
+  context.textAlign = "left";
+  context.fillText(`${METRICS[view.metric]}${y?.log ? ", log" : ""}`, left, bottom + 21);
+  if (!y) {
+    context.textAlign = "center";
+    context.fillText(view.state.lanes.length ? "The curves appear here while the race runs." : "", (left + right) / 2, (top + bottom) / 2);
+  }
+}
+
+function line(context, x0, y0, x1, y1) {
+  context.beginPath();
+  context.moveTo(x0, y0);
+  context.lineTo(x1, y1);
+  context.stroke();
+}
+
+function compactTick(value) {
+  return value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5) ? value.toExponential(0).replace("e+", "e").replace("-", "−") : String(value);
+}
+
+function paintLine(view, context, { x, y }, series, lane) {
+  const points = thinPolyline(series.x, series.y, x, y);
+  if (!points.length) return;
+  context.strokeStyle = view.colours.lanes[lane];
+  context.lineWidth = 2;
+  context.lineJoin = "round";
+  context.setLineDash(DASHES[lane]);
+  context.beginPath();
+  points.forEach(([px, py], i) => (i ? context.lineTo(px, py) : context.moveTo(px, py)));
+  context.stroke();
+  context.setLineDash([]);
+  if (points.length === 1) dot(context, points[0][0], points[0][1], view.colours.lanes[lane]);
+}
+
+function dot(context, x, y, colour) {
+  context.fillStyle = colour;
+  context.beginPath();
+  context.arc(x, y, 3, 0, 7);
+  context.fill();
+}
+
+/** Names at the line ends, moved apart where they would touch, each with a hairline to its end when it had to move. */
+function paintNames(view, context, { right, top, bottom, x, y, series, names }) {
+  const shown = series.map((s, lane) => ({ lane, s })).filter(({ s }) => s.x.length);
+  const ends = shown.map(({ s }) => Math.min(bottom, Math.max(top, y.at(s.y.at(-1)))));
+  const heights = spreadLabels(ends, 15, top, bottom);
+  context.textAlign = "left";
+  context.textBaseline = "middle";
+  shown.forEach(({ lane, s }, i) => {
+    const end = Math.min(right, x.at(s.x.at(-1)));
+    const reached = end > right - 12;
+    const at = reached ? right + 8 : end + 8;
+    context.fillStyle = view.colours.lanes[lane];
+    context.fillText(fitText(context, names[lane], (reached ? 0 : right - end) + context.canvas.width / (window.devicePixelRatio || 1) - right - 8), at, heights[i]);
+  });
+}
+
+function fitText(context, text, width) {
+  if (context.measureText(text).width <= width) return text;
+  while (text.length > 1 && context.measureText(`${text}…`).width > width) text = text.slice(0, -1);
+  return `${text}…`;
+}
+
+/** Marks of the server, and the best so far of each lane where the server marks none. */
+function allMarks(view) {
+  const { state, metric } = view;
+  const marks = state.marks.filter((mark) => mark.kind !== "best" || metric === "psnr");
+  if (metric !== "psnr") return marks;
+  const marked = new Set(marks.filter((mark) => mark.kind === "best").map((mark) => mark.lane));
+  const own = state.lanes.filter((lane) => lane.best && !marked.has(lane.id)).map((lane) => ({ lane: lane.id, kind: "best", iteration: lane.best.iteration, label: "" }));
+  return [...marks, ...own];
+}
+
+function paintMarks(view, context, geometry) {
+  const taken = [];
+  for (const mark of allMarks(view)) {
+    const lane = view.state.lanes.findIndex((candidate) => candidate.id === mark.lane);
+    const point = pointAt(view.state, mark.lane, view.metric, mark.iteration);
+    if (lane < 0 || !point || !KEY_SHAPES[mark.kind]) continue;
+    const px = geometry.x.at(view.axis === "seconds" ? point[1] : point[0]);
+    const py = Math.min(geometry.bottom, Math.max(geometry.top, geometry.y.at(point[2])));
+    paintMark(context, mark.kind, px, py, view.colours.lanes[lane], view.colours.paper);
+    if (mark.label && mark.kind !== "best") labelMark(view, context, geometry, mark.label, px, py, taken);
+  }
+}
+
+function paintMark(context, kind, px, py, colour, paper) {
+  const [shape, filled] = KEY_SHAPES[kind];
+  context.save();
+  const up = kind === "best" ? -9 : 0; // the triangle stands under the line and points at it
+  context.translate(px - 4.5, py - 4.5 - up);
+  const path = new Path2D(shape);
+  context.lineWidth = 3;
+  context.strokeStyle = paper;
+  context.stroke(path);
+  context.fillStyle = filled ? colour : paper;
+  context.fill(path);
+  context.lineWidth = 1.4;
+  context.strokeStyle = colour;
+  context.stroke(path);
+  context.restore();
+}
+
+/** A mark's label above it, left out where it would run into another. */
+function labelMark(view, context, { left, right, top }, text, px, py, taken) {
+  const width = context.measureText(text).width;
+  const x = Math.min(right - width, Math.max(left, px - width / 2));
+  const y = py - 14 < top ? py + 16 : py - 12;
+  if (taken.some(([tx, ty, tw]) => Math.abs(ty - y) < 14 && x < tx + tw + 6 && tx < x + width + 6)) return;
+  taken.push([x, y, width]);
+  context.textAlign = "left";
+  context.textBaseline = "middle";
+  context.lineWidth = 3;
+  context.strokeStyle = view.colours.paper;
+  context.strokeText(text, x, y);
+  context.fillStyle = view.colours.muted;
+  context.fillText(text, x, y);
+}
+
+function paintCrosshair(view, context, { left, right, top, bottom, x, y }) {
+  const position = view.hover ?? view.position;
+  if (!position || position.axis !== view.axis) return;
+  const at = Math.min(right, Math.max(left, x.at(position.value)));
+  context.strokeStyle = view.hover ? view.colours.muted : view.colours.accent;
+  context.lineWidth = 1;
+  line(context, Math.round(at) + 0.5, top, Math.round(at) + 0.5, bottom);
+  view.state.lanes.slice(0, 4).forEach((lane, index) => {
+    const point = pointAt(view.state, lane.id, view.metric, iterationAt(view.state, lane.id, position));
+    if (point) dot(context, x.at(view.axis === "seconds" ? point[1] : point[0]), Math.min(bottom, Math.max(top, y.at(point[2]))), view.colours.lanes[index]);
+  });
+}
+
+/** One line over the plot: all methods at the crosshair, or else the convention behind the numbers. */
+function updateReadout(view) {
+  const { state, metric, refs } = view;
+  const position = view.hover ?? view.position;
+  if (!position || !view.geometry) {
+    const words = metric === "psnr" ? state.convention : metric === "residual" ? "Residual: root mean square of A x̂ − y, in units of the measurement" : metric === "objective" ? "Objectives differ between methods: compare shapes, not heights" : "";
+    if (refs.readout.dataset.text !== words) { refs.readout.dataset.text = words; refs.readout.replaceChildren(words); refs.readout.title = words; }
+    return;
+  }
+  const parts = [position.axis === "iteration" ? `it ${count(position.value)}` : duration(position.value)];
+  state.lanes.slice(0, 4).forEach((lane, index) => {
+    const point = pointAt(state, lane.id, metric, iterationAt(state, lane.id, position));
+    const name = make("b", "", lane.name ?? "");
+    name.style.color = `var(--np-lane-${index})`;
+    parts.push("   ", name, ` ${!point ? NONE : metric === "psnr" ? `${fixed(point[2], 2)} dB` : metric === "ssim" ? fixed(point[2], 3) : compact(point[2])}`);
+  });
+  delete refs.readout.dataset.text;
+  refs.readout.title = "";
+  refs.readout.replaceChildren(...parts);
+}
+
+/** What the symbols mean: only those that are drawn. */
+function updateKey(view) {
+  const kinds = view.geometry ? Object.keys(KEY_SHAPES).filter((kind) => allMarks(view).some((mark) => mark.kind === kind)) : [];
+  if (view.refs.key.dataset.kinds === kinds.join()) return;
+  view.refs.key.dataset.kinds = kinds.join();
+  view.refs.key.innerHTML = kinds.map((kind) => { const [shape, filled, words] = KEY_SHAPES[kind]; return `<span><svg viewBox="0 0 9 9" aria-hidden="true"><path d="${shape}" fill="${filled ? "currentColor" : "none"}" stroke="currentColor"/></svg>${words}</span>`; }).join("");
+}
