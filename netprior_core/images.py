@@ -224,7 +224,7 @@ def _not_readable(data: bytes, who: str, formats: Collection[str]) -> str:
         what = "is a HEIC or AVIF file, which cannot be read here" if data[8:12] in _HEIF else "is a video, not a picture"
     elif start.startswith(b"%pdf"):
         what = "is a PDF document"
-    elif data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")):
+    elif data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")) or data[8:12] == b"WEBP":
         what = "starts like a picture but is damaged, or of a variant that cannot be read"
     return f"{who} {what}. Save it as {readable} and upload that."
 
