@@ -69,40 +69,24 @@ def spread(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-class LiveView(gr.HTML):
-    """``gr.HTML`` whose value is a message (a JSON object), not markup. Used as an output only."""
-
-    def preprocess(self, payload: Any) -> None:
-        """Handlers never need the message back; it can hold many pictures."""
-        return None
-
-    def api_info(self) -> dict[str, Any]:
-        return {"type": "object"}
-
-    def example_payload(self) -> Any:
-        return None
-
-    def example_value(self) -> Any:
-        return None
-
-
 def live_view(
     value: dict[str, Any] | None,
     server_functions: Sequence[Callable[..., Any]],
     hide: Sequence[str] = (),
-) -> LiveView:
+) -> gr.HTML:
     """Strip, transport, tiles, timeline and curves.
 
     ``value`` is a message of type "setup", "race" or "recording" (or None); later ones come as outputs of a handler.
     ``server_functions`` are ``control(run, action)`` and ``frames(run, iteration)``, with plain arguments and, where wanted,
-    one annotated ``gr.Request``. ``hide`` names parts a lesson leaves out. Pressing Run triggers ``submit``.
+    one annotated ``gr.Request``. ``hide`` names parts a lesson leaves out. Pressing Run triggers ``submit``; the value is
+    meant as an output only, since as an input every picture would travel back.
     Raises ValueError for an unknown part. The page needs :data:`netprior_core.ui.theme.CSS`.
     """
     unknown = sorted(set(hide) - set(PARTS))
     if unknown:
         raise ValueError(f"cannot hide {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
-    return LiveView(
-        value=value,  # type: ignore[arg-type]
+    return gr.HTML(  # an instance: gradio writes a .pyi beside every subclass
+        value=value,
         html_template=template(),
         css_template="",
         js_on_load=script(),

@@ -42,24 +42,30 @@ _PALETTE = {
         "border_color_accent link_text_color link_text_color_active link_text_color_visited slider_color loader_color "
         "checkbox_background_color_selected checkbox_border_color_focus checkbox_border_color_hover checkbox_border_color_selected "
         "checkbox_label_border_color_selected input_border_color_focus button_primary_background_fill button_primary_border_color "
-        "button_primary_border_color_hover button_secondary_border_color_hover button_cancel_border_color_hover stat_background_fill "
-        "color_accent color_accent_soft"
+        "button_primary_border_color_hover button_secondary_border_color_hover button_cancel_border_color_hover "
+        "stat_background_fill color_accent color_accent_soft"
     ),
     "var(--np-accent-strong)": "button_primary_background_fill_hover link_text_color_hover",
     "var(--np-on-accent)": "button_primary_text_color button_primary_text_color_hover",
     "var(--np-alert)": "error_text_color error_border_color error_icon_color",
     "none": (
-        "block_shadow block_label_shadow input_shadow input_shadow_focus checkbox_shadow checkbox_label_shadow button_primary_shadow "
-        "button_primary_shadow_hover button_primary_shadow_active button_secondary_shadow button_secondary_shadow_hover "
-        "button_secondary_shadow_active shadow_drop shadow_drop_lg shadow_inset"
+        "block_shadow block_label_shadow input_shadow input_shadow_focus checkbox_shadow checkbox_label_shadow "
+        "button_primary_shadow button_primary_shadow_hover button_primary_shadow_active button_secondary_shadow "
+        "button_secondary_shadow_hover button_secondary_shadow_active shadow_drop shadow_drop_lg shadow_inset"
     ),
 }
 
 
 def theme() -> gr.themes.Base:
-    """The default theme (its fonts are bundled: no outside request) with every colour taken from the palette."""
+    """The default theme (its fonts are bundled: no outside request) with every colour taken from the palette.
+
+    Bold instead of the default's semi-bold: the bundled semi-bold file has hardly any letters in it.
+    """
     result = gr.themes.Default(
-        spacing_size=gr.themes.sizes.spacing_md, radius_size=gr.themes.sizes.radius_sm, text_size=gr.themes.sizes.text_md
+        spacing_size=gr.themes.sizes.spacing_md,
+        radius_size=gr.themes.sizes.radius_sm,
+        text_size=gr.themes.sizes.text_md,
+        font=(gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif"),
     )
     known = vars(result)
     for value, names in _PALETTE.items():
