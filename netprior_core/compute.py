@@ -29,7 +29,8 @@ class Compute:
 
     def activations(self, x: torch.Tensor) -> torch.Tensor:
         """A float32 CPU tensor as the network's input: on the device, in the chosen precision and layout."""
-        return x.to(self.device, self.dtype, non_blocking=True).contiguous(memory_format=self.memory_format)
+        x = x.to(self.device, self.dtype, non_blocking=True)
+        return x.contiguous(memory_format=self.memory_format) if x.ndim == 4 else x
 
 
 def precision_setting() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from netprior_core.errors import Unsolvable
+from netprior_core.problem import Problem
 
 #: A loss is read every so many iterations: reading it is what makes the processor wait for the device.
 READ_EVERY = 10
@@ -34,3 +35,12 @@ def squares(difference: torch.Tensor) -> torch.Tensor:
 def total_variation(x: torch.Tensor) -> torch.Tensor:
     """Anisotropic total variation ``Σ |x[i+1, j] - x[i, j]| + |x[i, j+1] - x[i, j]|`` of ``(B, C, H, W)``, summed."""
     return (x[..., 1:, :] - x[..., :-1, :]).abs().sum() + (x[..., :, 1:] - x[..., :, :-1]).abs().sum()
+
+
+def signed_misfit(problem: Problem, image: torch.Tensor) -> torch.Tensor:
+    """``‖A G − y'‖²`` in [-1, 1] units, summed over the measurements; a scalar. ``image`` is ``G`` mapped to [0, 1].
+
+    With ``y' = 2 y − A 1`` a linear A gives ``A G − y' = 2 (A x − y)`` for ``G = 2 x − 1``, and noise twice as strong. The right-hand side
+    needs no ``y'`` and holds for nonlinear A too.
+    """
+    return 4 * squares(problem.model.forward(image) - problem.measurement).sum()
