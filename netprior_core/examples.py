@@ -27,14 +27,14 @@ _FOLDERS = {"scikit-image": ("skimage", "data"), "matplotlib": ("matplotlib", "m
 
 
 class Crop(NamedTuple):
-    """A box of a source image; ``index`` picks one of a source that holds several (faces, phantoms)."""
+    """A box of a source image; ``number`` picks one of a source that holds several (faces, phantoms)."""
 
     source: str
     top: int
     left: int
     height: int
     width: int
-    index: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +117,9 @@ def _cut(crops: tuple[Crop, ...], size: int, channels: Literal[1, 3]) -> torch.T
 def _pixels(crop: Crop, size: int) -> np.ndarray:
     """The pixels of a crop as ``(h, w, C)``; phantoms are drawn at ``size``, having none of their own."""
     if crop.source == PHANTOM:
-        return ellipse_phantom(size, np.random.default_rng((2021, crop.index)))[..., None]
+        return ellipse_phantom(size, np.random.default_rng((2021, crop.number)))[..., None]
     image = _read(crop.source)
-    image = image[crop.index] if image.ndim == 4 else image
+    image = image[crop.number] if image.ndim == 4 else image
     return image[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
 
 

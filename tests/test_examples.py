@@ -32,7 +32,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _overlap(a: Crop, b: Crop) -> bool:
-    if a.source != b.source or a.index != b.index:
+    if a.source != b.source or a.number != b.number:
         return False
     apart = a.top + a.height <= b.top or b.top + b.height <= a.top or a.left + a.width <= b.left or b.left + b.width <= a.left
     return a.source == PHANTOM or not apart

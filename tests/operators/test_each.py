@@ -272,3 +272,10 @@ def test_a_grey_upload_can_be_colourised() -> None:
     assert torch.equal(model.measurement_of(picture), picture)
     with pytest.raises(ValueError, match="3×20×30"):
         model.measurement_of(_image(1, 2, 20, 30))
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.9, 1.0])
+def test_the_dense_pseudo_inverse_fits_y_in_single_precision(ratio: float) -> None:
+    model = CompressedSensing(ratio=ratio).build((1, 16, 16), seed=4)
+    y = model.forward(_image(2, 1, 16, 16))
+    assert torch.allclose(model.forward(model.pinv(y)), y, atol=2e-4)

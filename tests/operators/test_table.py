@@ -173,6 +173,20 @@ def test_same_seed_same_operator(operator: Operator, shape: tuple[int, int, int]
 
 
 @table
+def test_everything_follows_the_device(operator: Operator, shape: tuple[int, int, int]) -> None:
+    """Torch's "meta" device computes shapes only, and refuses to mix with the CPU as a GPU would."""
+    model = operator.build(shape, device="meta")
+    x = torch.zeros(2, *shape, device="meta")
+    y = model.forward(x)
+    outcomes = [y, model.initial(y), model.preview(y)]
+    if isinstance(model, LinearModel):
+        outcomes += [model.adjoint(y), model.normal(x)]
+        if model.has_pinv:
+            outcomes.append(model.pinv(y))
+    assert {value.device.type for value in outcomes} == {"meta"}
+
+
+@table
 def test_wrong_shapes_are_named(operator: Operator, shape: tuple[int, int, int]) -> None:
     model = _model(operator, shape)
     wrong_image = torch.zeros(1, shape[0], shape[1] + 1, shape[2])
