@@ -14,7 +14,9 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     on_space = "SPACE_ID" in os.environ  # a Hugging Face Space serves on every interface of its container
     parser = argparse.ArgumentParser(description="Watch image priors solve inverse problems, side by side.")
-    parser.add_argument("--host", default="0.0.0.0" if on_space else "127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument(
+        "--host", default="0.0.0.0" if on_space else "127.0.0.1", help="address to listen on (default: this machine only)"
+    )
     parser.add_argument("--port", type=int, default=7860, help="port; the next free one is taken when it is in use (default 7860)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default: the accelerator if there is one)")
     parser.add_argument("--max-size", type=int, default=256, help="largest side of an image in pixels (default 256)")

@@ -11,14 +11,13 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import gradio as gr
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "live"
 SCRIPTS = ("state", "words", "axes", "pictures", "strip", "tiles", "tools", "transport", "curves", "main")
-Part = Literal["strip", "transport", "tools", "timeline", "curves"]
-PARTS: tuple[str, ...] = get_args(Part)
+PARTS = ("strip", "transport", "tools", "timeline", "curves")
 
 
 @cache
@@ -49,6 +48,15 @@ def template() -> str:
         if mark in text:
             raise ValueError(f"assets/live/live.html may not contain {mark!r}: gradio evaluates templates")
     return text
+
+
+def pack(message: dict[str, Any] | None) -> str | None:
+    """A message as the text that travels to the browser.
+
+    Text, because gradio sends only the difference to the last yield, and its difference of nested lists that became shorter
+    is wrong (a removal is shifted once per enclosing list): curves of one lane ended up in another.
+    """
+    return None if message is None else json.dumps(message, ensure_ascii=False, separators=(",", ":"))
 
 
 def spread(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,8 +93,8 @@ def live_view(
     unknown = sorted(set(hide) - set(PARTS))
     if unknown:
         raise ValueError(f"cannot hide {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
-    return gr.HTML(  # an instance: gradio writes a .pyi beside every subclass
-        value=value,
+    view = gr.HTML(  # an instance: gradio writes a .pyi beside every subclass
+        value=pack(value),
         html_template=template(),
         css_template="",
         js_on_load=script(),
@@ -96,3 +104,5 @@ def live_view(
         server_functions=[spread(function) for function in server_functions],
         hide=list(hide),
     )
+    view.postprocess = pack  # type: ignore[assignment,method-assign]  # handlers yield plain messages
+    return view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from netprior_core.settings import Settings
 DEFAULT_SET = "faces"
 MAX_UPLOAD_SIDE = 1024  # uploads are reduced to this side before anything else happens
 CHANGED = "changed by hand"
+DEFAULTS = "default"
 
 
 def change(experiment: Experiment, path: Sequence[str | int], value: Any) -> Experiment:
@@ -51,16 +53,19 @@ def with_operator(experiment: Experiment, kind: str) -> Experiment:
     """Another operator at its defaults; every method takes the settings its paper uses for it."""
     operator = Operator.registry[kind]()
     methods = [method.suited(operator) for method in experiment.methods]
-    changes: dict[str, Any] = {"operator": operator.model_dump(mode="json"), "methods": [m.model_dump(mode="json") for m in methods]}
+    changes: dict[str, Any] = {
+        "operator": operator.model_dump(mode="json"),
+        "methods": [m.model_dump(mode="json") for m in methods],
+    }
     if not operator.measures_images:
         changes["target_is"] = "truth"
     return parse({**experiment.model_dump(mode="json"), **changes})
 
 
-def with_method(experiment: Experiment, lane: int, kind: str | None) -> Experiment:
-    """Put a method (at the settings suited to the operator) into a lane; None empties it. One lane always stays."""
+def with_method(experiment: Experiment, kind: str | None, *, lane: int) -> Experiment:
+    """Put a method (at the settings suited to the operator) into a lane; "" empties it. One lane always stays."""
     methods = [method.model_dump(mode="json") for method in experiment.methods]
-    if kind is None:
+    if not kind:
         if lane < len(methods) and len(methods) > 1:
             del methods[lane]
     else:
@@ -72,13 +77,29 @@ def with_method(experiment: Experiment, lane: int, kind: str | None) -> Experime
     return change(experiment, ["methods"], methods)
 
 
-def with_preset(experiment: Experiment, part: str, lane: int, name: str) -> Experiment:
-    """A named preset for the operator (part "operator") or a lane's method (part "methods")."""
-    current: Settings = experiment.operator if part == "operator" else experiment.methods[lane]
-    if name not in type(current).presets:
+def with_preset(experiment: Experiment, name: str, *, lane: int) -> Experiment:
+    """A named preset for a lane's method; any other name changes nothing."""
+    cls = type(experiment.methods[lane])
+    if name == DEFAULTS:
+        return change(experiment, ["methods", lane], {"kind": experiment.methods[lane].kind})
+    if name not in cls.presets:
         return experiment
-    value = type(current).preset(name).model_dump(mode="json")
-    return change(experiment, [part] if part == "operator" else [part, lane], value)
+    return change(experiment, ["methods", lane], cls.preset(name).model_dump(mode="json"))
+
+
+def preset_choices(experiment: Experiment, lane: int) -> tuple[list[str], str]:
+    """(names of a lane's presets, the one in use): "default" is always there, "changed by hand" only when it is so."""
+    method = experiment.methods[lane]
+    cls = type(method)
+    names = list(cls.presets)
+    if not any(_untouched(cls.preset(name)) for name in names):
+        names.append(DEFAULTS)
+    used = method.preset_name() or (DEFAULTS if _untouched(method) else CHANGED)
+    return [*names, *([CHANGED] if used == CHANGED else [])], used
+
+
+def _untouched(settings: Settings) -> bool:
+    return all(getattr(settings, f.name) == f.default for f in settings.fields())
 
 
 def with_uploads(experiment: Experiment, target: UploadedImage | None, shots: Sequence[UploadedImage] | None) -> Experiment:
@@ -107,3 +128,51 @@ def reduced(array: np.ndarray) -> np.ndarray:
         return array
     h, w = (side // factor * factor for side in array.shape[:2])
     return array[:h, :w].reshape(h // factor, factor, w // factor, factor, -1).mean(axis=(1, 3))
+
+
+def with_target(experiment: Experiment, index: int | str | None) -> Experiment:
+    """Another held-out target of the embedded set."""
+    if not isinstance(index, int):
+        return experiment
+    return change(experiment, ["target"], {"source": "embedded", "set": set_key(experiment), "index": index})
+
+
+def with_count(experiment: Experiment, count: float) -> Experiment:
+    """Another number of embedded shots."""
+    if experiment.shots.source != "embedded":
+        return experiment
+    return change(experiment, ["shots", "count"], int(count))
+
+
+def set_key(experiment: Experiment) -> str:
+    """The embedded set in use: the shots', else the target's, else the default one."""
+    for part in (experiment.shots, experiment.target):
+        if part.source == "embedded":
+            return part.set
+    return DEFAULT_SET
+
+
+def shot_counts(experiment: Experiment) -> tuple[int, int]:
+    """(shots that the embedded set has, shots in use)."""
+    if experiment.shots.source == "upload":
+        return 0, len(experiment.shots.images)
+    available = examples.get(experiment.shots.set).n_shots
+    return available, min(available, experiment.shots.count)
+
+
+def target_choices(experiment: Experiment) -> tuple[list[tuple[str, int | str]], int | str]:
+    """Choices of the target control as (label, value), and the value in use."""
+    names = examples.get(set_key(experiment)).target_names
+    choices: list[tuple[str, int | str]] = list(zip(names, range(len(names)), strict=True))
+    if experiment.target.source == "upload":
+        label = f"your image: {experiment.target.name or 'uploaded'}"
+        return [*choices, (label, "upload")], "upload"
+    return choices, experiment.target.index
+
+
+def blurb(experiment: Experiment) -> str:
+    """One line on the set in use (HTML), or on the user's own images."""
+    if experiment.shots.source == "upload":
+        return f"<p>Your own images: {len(experiment.shots.images)} shots.</p>"
+    found = examples.get(experiment.shots.set)
+    return f"<p><b>{html.escape(found.title)}.</b> {html.escape(found.blurb)} <small>{html.escape(found.credit)}</small></p>"

@@ -75,5 +75,7 @@ def theme() -> gr.themes.Base:
             setattr(result, name, value)
             if f"{name}_dark" in known:
                 setattr(result, f"{name}_dark", value)
-    result.set(button_border_width="1px", block_border_width="1px", button_large_padding="8px 16px", button_large_text_weight="600")
+    result.set(
+        button_border_width="1px", block_border_width="1px", button_large_padding="8px 16px", button_large_text_size="*text_md"
+    )
     return result

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ from netprior_core.frames import encode, picture_of
 from netprior_core.metrics import CONVENTION
 from netprior_core.problem import Problem
 from netprior_core.race import SHOTS_SHOWN, Lane, Race
+from netprior_core.recording import Recording
 
 MAX_POINTS = 2000  # of a curve sent to the browser
 
@@ -192,3 +195,119 @@ class Feed:
 def _number(value: float | None) -> float | None:
     """A finite number with few digits, else None: JSON has no NaN."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
+
+
+def recorded_frames(race: Race | None, iteration: int) -> dict[str, Any]:
+    """The lossless kept frames of every lane at or before an iteration."""
+    lanes: list[dict[str, Any]] = []
+    iteration = int(iteration)
+    for lane in race.lanes if race is not None else []:
+        found = lane.frames.at(iteration)
+        if found is None:
+            continue
+        at, data = found
+        curve = lane.curve
+        count = len(curve.psnr_output)
+        index = min(max(at - (curve.iteration[0] if count else 0), 0), count - 1)
+        psnr = curve.psnr[index] if count and curve.iteration[index] == at else None
+        ssim = next((value for i, _, value in curve.ssim if i == at), None)
+        lanes.append(
+            {
+                "id": lane.index,
+                "iteration": at,
+                "src": webp_uri(data),
+                "psnr": _number(psnr),
+                "ssim": _number(ssim),
+                "phase": lane.phase,
+            }
+        )
+    return {"iteration": iteration, "lanes": lanes}
+
+
+RECORDED_FRAMES = 40  # per lane, sent to replay a recording
+
+
+def recording_message(recording: Recording, label: str) -> dict[str, Any]:
+    """A recording to scrub through without a server."""
+    lanes, curves, frames, marks = [], [], [], []
+    for index, lane in enumerate(recording.lanes):
+        row, metrics = lane.summary, lane.metrics
+        iterations = [int(i or 0) for i in metrics["iteration"]]
+        stride = max(1, math.ceil(len(iterations) / MAX_POINTS))
+        kept = sorted(lane.frames)
+        picked = sorted({kept[round(i * (len(kept) - 1) / (RECORDED_FRAMES - 1))] for i in range(RECORDED_FRAMES)}) if kept else []
+        frames += [{"lane": index, "iteration": i, "src": webp_uri(lane.frames[i])} for i in picked]
+        best = {"psnr": row.get("best_psnr"), "iteration": row.get("best_iteration")} if row.get("best_psnr") is not None else None
+        last = picked[-1] if picked else 0
+        lanes.append(
+            {
+                "id": index,
+                "name": str(row.get("method", ""))[:80],
+                "detail": str(row.get("settings", ""))[:80],
+                "state": str(row.get("state", "finished")),
+                "phase": "",
+                "iteration": iterations[-1] if iterations else 0,
+                "total": iterations[-1] if iterations else 0,
+                "seconds": row.get("seconds"),
+                "prepare_seconds": row.get("prepare_seconds"),
+                "rate": None,
+                "eta": None,
+                "psnr": row.get("psnr"),
+                "ssim": row.get("ssim"),
+                "residual": row.get("residual"),
+                "best": best,
+                "message": str(row.get("message", ""))[:300],
+                "picture": {"src": webp_uri(lane.frames[last]), "lossless": True, "iteration": last, "kind": "estimate"}
+                if picked
+                else None,
+            }
+        )
+        seconds = metrics["seconds"]
+        sparse = {
+            name: [[i, s, v] for i, s, v in zip(iterations, seconds, metrics[name], strict=False) if v is not None]
+            for name in ("ssim", "residual")
+        }
+        has_truth = any(v is not None for v in metrics["psnr"])
+        curve = {
+            "lane": index,
+            "from": 0,
+            "iteration": iterations[::stride],
+            "seconds": seconds[::stride],
+            "frames": picked,
+            "frames_from": 0,
+        }
+        curve |= {"psnr": metrics["psnr"][::stride] if has_truth else None, "objective": metrics["objective"][::stride]}
+        curves.append({**curve, **sparse, "ssim_from": 0, "residual_from": 0})
+        if row.get("returns") is not None:
+            marks.append({"lane": index, "kind": "result", "iteration": row["returns"], "label": "returned"})
+        if best:
+            marks.append({"lane": index, "kind": "oracle", "iteration": best["iteration"], "label": "oracle"})
+    experiment = recording.experiment
+    operator = experiment.operator
+    pictures = {name: recording.pictures.get(f"{name}.png") for name in ("truth", "measurement")}
+    caption = f"{experiment.size}×{experiment.size} {'grey' if experiment.channels == 1 else 'colour'}"
+    truth, measurement = (data and "data:image/png;base64," + base64.b64encode(data).decode() for data in pictures.values())
+    return {
+        "v": 1,
+        "type": "recording",
+        "run": f"recording-{zlib.crc32(json.dumps(recording.summary, sort_keys=True).encode()):08x}",
+        "seq": 1,
+        "state": "finished",
+        "note": "",
+        "schedule": experiment.schedule,
+        "strip": {
+            "truth": {"src": truth, "caption": caption} if truth else None,
+            "operator": {
+                "title": operator.title,
+                "equation": operator.equation,
+                "caption": str(recording.summary.get("operator", "")),
+            },
+            "measurement": {"src": measurement, "caption": experiment.noise.describe()} if measurement else None,
+            "shots": None,
+        },
+        "lanes": lanes,
+        "curves": curves,
+        "marks": marks,
+        "convention": CONVENTION if truth else "",
+        "recorded": {"label": label, "frames": frames},
+    }

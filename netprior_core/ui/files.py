@@ -1,0 +1,108 @@
+"""Files of a tab: uploads in, masks, recordings out. Only paths that the server itself made are opened."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from netprior_core import examples
+from netprior_core.contact import contact_sheet
+from netprior_core.errors import BadImage, InvalidSettings, NetPriorError
+from netprior_core.experiment import MAX_SHOTS, Experiment, UploadedImage, target_image
+from netprior_core.frames import picture_of
+from netprior_core.images import read_upload, sha256_of
+from netprior_core.race import Race
+from netprior_core.recording import MAX_ZIP_BYTES, Recording, open_any, png, read, to_pixels, write
+from netprior_core.ui.session import Session
+from netprior_core.ui.setup import reduced
+from netprior_core.ui.wire import recording_message
+
+
+def take(session: Session, paths: list[str]) -> list[UploadedImage]:
+    """Read uploads into the session. What cannot be used is reported by name with the reason; the rest is kept."""
+    taken = []
+    for path in paths[:MAX_SHOTS]:
+        name = Path(path).name[:80]
+        try:
+            picture = read_upload(path)
+        except BadImage as error:
+            gr.Warning(str(error), duration=20)
+            continue
+        if picture.notes:
+            gr.Info(f"{name}: {', '.join(picture.notes)}.")
+        pixels = to_pixels(reduced(picture.array))
+        digest = sha256_of(pixels)
+        session.keep(digest, pixels)
+        taken.append(UploadedImage(sha256=digest, name=name))
+    if len(paths) > MAX_SHOTS:
+        gr.Warning(f"At most {MAX_SHOTS} examples are used; the first {MAX_SHOTS} were taken.")
+    return taken
+
+
+def mask_of(value: Any, size: int) -> str | None:
+    """What was drawn in the editor as a base64 PNG, white where pixels are to be hidden; None when nothing can be read."""
+    if not isinstance(value, dict) or not value.get("layers"):
+        return None
+    layers = [np.asarray(layer) for layer in value["layers"] if layer is not None]
+    painted = np.max([layer[..., 3] for layer in layers], axis=0) if layers else None
+    if painted is None or min(painted.shape) < size:
+        return None
+    rows = np.arange(size) * painted.shape[0] // size + painted.shape[0] // (2 * size)
+    columns = np.arange(size) * painted.shape[1] // size + painted.shape[1] // (2 * size)
+    hidden = painted[np.ix_(rows, columns)] > 127
+    return base64.b64encode(png((hidden * 255).astype(np.uint8))).decode()
+
+
+def editor_background(experiment: Experiment) -> dict[str, Any] | None:
+    """The target, enlarged, for the mask editor; embedded targets only (an upload is drawn on as a blank)."""
+    side = experiment.size * max(1, 256 // experiment.size)
+    if experiment.target.source == "embedded":
+        pixels = picture_of(target_image(experiment, {}))
+        pixels = np.repeat(np.repeat(pixels, side // experiment.size, 0), side // experiment.size, 1)
+        colour = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
+    else:
+        colour = np.full((side, side, 3), 128, np.uint8)
+    background = np.concatenate([colour, np.full((*colour.shape[:2], 1), 255, np.uint8)], 2)
+    return {"background": background, "layers": [], "composite": background}
+
+
+def open_recording(path: str) -> Recording:
+    """An uploaded experiment.json or zip. Raises NetPriorError with words for a person."""
+    file = Path(path)
+    if file.stat().st_size > MAX_ZIP_BYTES:
+        raise InvalidSettings(f"This file is larger than {MAX_ZIP_BYTES >> 20} MB: it is not one that NetPrior wrote.")
+    return open_any(file.read_bytes())
+
+
+def save(session: Session, race: Race, experiment: Experiment) -> tuple[str, str]:
+    """Write the zip and the contact sheet of a run for download. Raises OSError when the disk is full."""
+    folder = session.scratch()
+    for old in folder.iterdir():
+        old.unlink(missing_ok=True)
+    archive = folder / f"netprior-{experiment.operator.kind}-{session.run[:6]}.zip"
+    write(race, experiment, session.images, archive)
+    sheet = folder / "contact.png"
+    sheet.write_bytes(contact_sheet(race, experiment))
+    return str(archive), str(sheet)
+
+
+@cache
+def first_visit(path: Path) -> dict[str, Any] | None:
+    """The recorded race that a first visit shows, or None when its file is missing or damaged."""
+    try:
+        return recording_message(read(path.read_bytes()), "A recorded race. Scrub through it, or press Run for a live one.")
+    except (OSError, NetPriorError):
+        return None
+
+
+@cache
+def thumbnail(key: str) -> Image.Image:
+    """The picture of an embedded set for the gallery."""
+    return Image.open(io.BytesIO(examples.thumbnail(key))).convert("RGB")

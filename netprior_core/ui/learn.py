@@ -1,0 +1,146 @@
+"""The cards of the Learn view: at most eight, at most 70 words each, with one equation and an experiment to try."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from netprior_core.experiment import Experiment, parse
+from netprior_core.ui.setup import from_set
+
+
+@dataclass(frozen=True)
+class Card:
+    """A title, one equation (HTML), a short text, and the changes to an embedded set's set-up that “Try it” fills in."""
+
+    title: str
+    equation: str
+    text: str
+    set: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def html(self) -> str:
+        """The card as HTML."""
+        return f"<h3>{self.title}</h3><p class='np-equation'>{self.equation}</p><p>{self.text}</p>"
+
+    def experiment(self) -> Experiment:
+        """The experiment behind “Try it”."""
+        base = from_set(self.set).model_dump(mode="json")
+        return parse({**base, **self.changes})
+
+    def instead_of(self, now: Experiment, _: Any) -> Experiment:
+        """The card's experiment at the seed in use."""
+        return self.experiment().model_copy(update={"seed": now.seed})
+
+
+def _dip(iterations: int, **changes: Any) -> dict[str, Any]:
+    return {"kind": "dip", "iterations": iterations, **changes}
+
+
+_SENSING = {"kind": "compressed-sensing", "ratio": 0.1}
+_FEW = {"kind": "compressed-sensing", "ratio": 0.05}
+
+CARDS: tuple[Card, ...] = (
+    Card(
+        "What is a prior?",
+        "<i>y</i> = <i>A</i> <i>x</i> + <i>e</i>",
+        "A measurement <i>y</i> never says everything about the image <i>x</i>: many images explain it equally well. A "
+        "prior is "
+        "whatever makes you prefer one of them. Here it is the shape of a network: what it draws easily counts as likely. "
+        "Compare a network with the plain answer that has no prior at all.",
+        "coins",
+        {
+            "operator": {"kind": "inpainting", "keep": 0.3},
+            "noise": {"kind": "gaussian", "sigma": 5},
+            "methods": [_dip(300), {"kind": "adjoint"}],
+        },
+    ),
+    Card(
+        "Why PSNR rises, then falls",
+        "min<sub><i>θ</i></sub> ‖<i>A</i> <i>f<sub>θ</sub></i>(<i>z</i>) − <i>y</i>‖²",
+        "A Deep Image Prior is an untrained network fitted to the one measurement you have. It draws smooth, regular "
+        "structure first and "
+        "noise last. So quality climbs, peaks, and drops while the loss keeps falling. Averaging the iterates (second "
+        "lane) softens the fall.",
+        "camera",
+        {
+            "size": 64,
+            "operator": {"kind": "denoising"},
+            "noise": {"kind": "gaussian", "sigma": 40},
+            "methods": [_dip(700, averaging=0.0), _dip(700)],
+        },
+    ),
+    Card(
+        "The data axis",
+        "<i>S</i> = 0, 5, 10, … 100",
+        "Between a network that saw nothing and one that saw 200,000 faces lies the low-shot prior: it studies the few "
+        "examples you have, "
+        "then solves. With 5% of the measurements, ten examples are worth more than a thousand iterations without "
+        "them. Move the number of shots and run again.",
+        "faces",
+        {"operator": _FEW, "noise": {"kind": "gaussian", "sigma": 2}},
+    ),
+    Card(
+        "Start from what was learned",
+        "<i>θ</i><sub>0</sub> = <i>θ̂</i>, <i>z</i><sub>0</sub> ∼ N(<i>μ̂</i>, <i>Σ̂</i>)",
+        "A pre-trained network is a place to start, not an answer. First only the latent <i>z</i> moves: the image "
+        "stays one the network can draw. "
+        "Then <i>z</i> and weights <i>θ</i> move together, slowly, so that the result can leave what the examples "
+        "showed. Watch the two stages in the curve.",
+        "coins",
+        {"operator": _SENSING, "noise": {"kind": "gaussian", "sigma": 2}},
+    ),
+    Card(
+        "Colour needs meaning",
+        "<i>y</i> = 0.299 <i>R</i> + 0.587 <i>G</i> + 0.114 <i>B</i>",
+        "A grey picture fits endless coloured ones exactly. An untrained network has no reason to prefer any, so its "
+        "colours drift. "
+        "Only examples can say that membranes are brown and nuclei blue. The residual is small for both methods: it "
+        "cannot tell them apart.",
+        "histology",
+        {"operator": {"kind": "colorization"}, "noise": {"kind": "gaussian", "sigma": 0}},
+    ),
+    Card(
+        "<i>A</i> and what it cannot see",
+        "<i>A</i>(<i>x</i> + <i>v</i>) = <i>A</i> <i>x</i> whenever <i>A</i> <i>v</i> = 0",
+        "With 10% of the measurements, nine tenths of all directions are invisible: change the image along them and "
+        "<i>y</i> does not move. "
+        "The pseudo-inverse sets them to zero. Every other method fills them in from its prior. Error maps show what "
+        "was filled in wrongly.",
+        "coins",
+        {
+            "operator": {"kind": "compressed-sensing", "ratio": 0.25},
+            "noise": {"kind": "gaussian", "sigma": 2},
+            "methods": [_dip(400), {"kind": "pseudo-inverse"}, {"kind": "adjoint"}],
+        },
+    ),
+    Card(
+        "Stopping without the truth",
+        "‖<i>A</i> <i>x̂</i> − <i>y</i>‖ ≈ <i>σ</i> √<i>m</i>",
+        "Outside a demo nobody knows the PSNR. What you do know is the noise level: once the residual falls below it, "
+        "the network has begun to fit noise. "
+        "Run, open the Residual curve, and see how near to the PSNR peak it crosses <i>σ</i> (here 25/255 ≈ 0.098).",
+        "cat",
+        {
+            "size": 64,
+            "operator": {"kind": "denoising"},
+            "noise": {"kind": "gaussian", "sigma": 25},
+            "methods": [_dip(600, averaging=0.0)],
+        },
+    ),
+    Card(
+        "Reading the curves",
+        "PSNR = −10 log<sub>10</sub> mean (<i>x̂</i> − <i>x</i>)²",
+        "A line ends at its method's name. The triangle marks its best iterate, which only the truth can reveal (the "
+        "oracle); compare methods by what "
+        "they <i>return</i>. Iterations cost different amounts of time: switch the axis to seconds before you call one "
+        "faster. 1 dB is about a fifth less squared error.",
+        "faces",
+        {
+            "operator": {"kind": "super-resolution", "factor": 2},
+            "noise": {"kind": "gaussian", "sigma": 5},
+            "methods": [_dip(300), {"kind": "bicubic"}],
+        },
+    ),
+)

@@ -1,0 +1,53 @@
+"""The results table as HTML: the same colours and names as tiles and curves, conventions printed underneath."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from netprior_core.experiment import Experiment
+from netprior_core.metrics import CONVENTION, SSIM_CONVENTION
+from netprior_core.race import Race, summary
+
+EMPTY = "<p class='np-empty'>Results of a run appear here: a table, a contact sheet and one zip with everything.</p>"
+HEADS = ("Method", "PSNR dB", "SSIM", "Residual", "Returned iterate", "Best iterate (oracle)", "Preparation s", "Solving s")
+
+
+def table(race: Race, experiment: Experiment) -> str:
+    """The scores of a finished race. Without a ground truth there is no PSNR and no oracle, rather than zeros."""
+    rows = summary(race)
+    columns = [True, race.has_truth, race.has_truth, True, True, race.has_truth, True, True]
+    head = "".join(f"<th scope='col'>{name}</th>" for name, shown in zip(HEADS, columns, strict=True) if shown)
+    scored = [row["psnr"] for row in rows if row["psnr"] is not None]
+    body = ""
+    for index, row in enumerate(rows):
+        best = f"{row['best_psnr']:.2f} at {row['best_iteration']}" if row["best_psnr"] is not None else "–"
+        cells = [
+            _fixed(row["psnr"], 2),
+            _fixed(row["ssim"], 3),
+            _fixed(row["residual"], 4),
+            str(row["returns"]) if row["returns"] is not None else "–",
+            best,
+            f"{row['prepare_seconds']:.1f}",
+            f"{row['seconds']:.1f}",
+        ]
+        if scored and row["psnr"] == max(scored) and len(rows) > 1:
+            cells[0] = f"<b>{cells[0]}</b>"
+        tds = "".join(f"<td>{cell}</td>" for cell, shown in zip(cells, columns[1:], strict=True) if shown)
+        state = "" if row["state"] == "finished" else f" <em>{row['state']}</em>"
+        note = f"<br><small>{html.escape(row['message'])}</small>" if row["message"] else ""
+        name = f"<span class='np-colour-{index}'>{html.escape(row['method'])}</span> <small>{html.escape(row['settings'])}</small>"
+        body += f"<tr><th scope='row'>{name}{state}{note}</th>{tds}</tr>"
+    operator = f"{experiment.operator.title}: {race.description}; {experiment.noise.describe()}; seed {experiment.seed}."
+    notes = [
+        operator,
+        *([CONVENTION, SSIM_CONVENTION] if race.has_truth else ["No ground truth: nothing to compute a PSNR against."]),
+    ]
+    notes.append("Residual: ‖A x̂ − y‖ / √m in units of the measurement, of the unclipped estimate.")
+    foot = "<br>".join(html.escape(note) for note in notes)
+    content = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f"<div class='np-table'><table>{content}</table></div><p class='np-foot'>{foot}</p>"
+
+
+def _fixed(value: Any, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
