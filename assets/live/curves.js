@@ -62,15 +62,16 @@ function curveGeometry(view, context, width, height) {
   const range = valueRange(series, metric);
   const names = lanes.map((lane) => lane.name ?? "");
   const label = Math.min(width < 480 ? 72 : 116, Math.max(24, ...names.map((name) => context.measureText(name).width)) + 10);
-  const [left, right, top, bottom] = [44, width - label, 10, height - 34];
+  const [left, right, top, bottom] = [44, width - label, 22, height - 34];
   const firsts = series.flatMap(({ x }) => (x.length ? [x.find((v) => v > 0) ?? 0] : []));
-  let high = Math.max(timelineEnd(state, axis), ...(axis === "iteration" && state.type === "race" ? lanes.map((lane) => (lane.state === "refused" ? 0 : lane.total ?? 0)) : []), 0);
+  let high = Math.max(timelineEnd(state, axis), ...(axis === "iteration" && state.type === "race" ? lanes.map((lane) => (lane.state === "running" || lane.state === "finished" ? lane.total ?? 0 : 0)) : []), 0);
   if (axis === "seconds") high = Math.max(high, 1);
   const log = view.log && high > 1 && firsts.length > 0;
   const low = log ? Math.max(axis === "iteration" ? 1 : 0.05, Math.min(...firsts) || 0) : 0;
   const x = makeScale(low, Math.max(high, log ? low * 10 : 10), left, right, log, width < 480 ? 4 : 7);
+  x.known = high > 0;
   const y = range ? makeScale(range.low, range.high, bottom, top, range.log, 5) : null;
-  return { left, right, top, bottom, x, y, series, names };
+  return { left, right, edge: width, top, bottom, x, y, series, names };
 }
 
 function paintCurves(view) {
@@ -88,8 +89,7 @@ function paintCurves(view) {
     context.clip();
     geometry.series.forEach((series, lane) => paintLine(view, context, geometry, series, lane));
     context.restore();
-    paintMarks(view, context, geometry);
-    paintNames(view, context, geometry);
+    paintMarks(view, context, geometry, paintNames(view, context, geometry));
     paintCrosshair(view, context, geometry);
   }
   updateKey(view);
@@ -112,7 +112,7 @@ function paintAxes(view, context, { left, right, top, bottom, x, y }) {
   line(context, left, bottom + 0.5, right, bottom + 0.5);
   context.textAlign = "center";
   context.textBaseline = "top";
-  for (const tick of x.ticks) {
+  for (const tick of x.known ? x.ticks : []) {
     const at = Math.round(x.at(tick)) + 0.5;
     line(context, at, bottom, at, bottom + 4);
     context.fillText(tick >= 10000 ? `${tick / 1000}k` : String(tick), at, bottom + 7);
@@ -120,7 +120,7 @@ function paintAxes(view, context, { left, right, top, bottom, x, y }) {
   context.textAlign = "right";
   context.fillText(`${view.axis === "iteration" ? "iteration" : "seconds"}${x.log ? ", log" : ""}`, right, bottom + 21);
   context.textAlign = "left";
-  context.fillText(`${METRICS[view.metric]}${y?.log ? ", log" : ""}`, left, bottom + 21);
+  context.fillText(`${METRICS[view.metric]}${y?.log ? ", log" : ""}`, left, 0);
   if (!y) {
     context.textAlign = "center";
     context.fillText(view.state.lanes.length ? "The curves appear here while the race runs." : "", (left + right) / 2, (top + bottom) / 2);
@@ -159,19 +159,21 @@ function dot(context, x, y, colour) {
   context.fill();
 }
 
-/** Names at the line ends, moved apart where they would touch, each with a hairline to its end when it had to move. */
-function paintNames(view, context, { right, top, bottom, x, y, series, names }) {
+/** Names at the line ends, moved apart where they would touch. Returns the places they took. */
+function paintNames(view, context, { right, edge, top, bottom, x, y, series, names }) {
   const shown = series.map((s, lane) => ({ lane, s })).filter(({ s }) => s.x.length);
   const ends = shown.map(({ s }) => Math.min(bottom, Math.max(top, y.at(s.y.at(-1)))));
   const heights = spreadLabels(ends, 15, top, bottom);
   context.textAlign = "left";
   context.textBaseline = "middle";
-  shown.forEach(({ lane, s }, i) => {
+  return shown.map(({ lane, s }, i) => {
     const end = Math.min(right, x.at(s.x.at(-1)));
     const reached = end > right - 12;
     const at = reached ? right + 8 : end + 8;
     context.fillStyle = view.colours.lanes[lane];
-    context.fillText(fitText(context, names[lane], (reached ? 0 : right - end) + context.canvas.width / (window.devicePixelRatio || 1) - right - 8), at, heights[i]);
+    const name = fitText(context, names[lane], edge - at);
+    context.fillText(name, at, heights[i]);
+    return [at, heights[i], context.measureText(name).width];
   });
 }
 
@@ -191,8 +193,7 @@ function allMarks(view) {
   return [...marks, ...own];
 }
 
-function paintMarks(view, context, geometry) {
-  const taken = [];
+function paintMarks(view, context, geometry, taken) {
   for (const mark of allMarks(view)) {
     const lane = view.state.lanes.findIndex((candidate) => candidate.id === mark.lane);
     const point = pointAt(view.state, mark.lane, view.metric, mark.iteration);

@@ -19,7 +19,9 @@ function draw(view) {
   if (dirty.has("curves")) { updateTabs(view); paintCurves(view); }
 }
 
-function receive(view, message) {
+/** A value of the component: a message, or its JSON text. */
+function receive(view, value) {
+  const message = typeof value === "string" && value ? JSON.parse(value) : value;
   const changed = mergeMessage(view.state, message);
   if (!changed) return;
   view.messages += 1;

@@ -12,7 +12,7 @@ function emptyState() {
 
 /** Whether scores against a truth exist: with no truth PSNR is absent everywhere, not zero. */
 function hasTruth(state) {
-  return Boolean(state.strip.truth);
+  return state.strip.truth !== null; // undefined: nothing was said yet
 }
 
 /** Apply one message in place. Returns what changed: {run, strip} or null when the message is stale or not ours. */

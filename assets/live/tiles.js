@@ -56,7 +56,7 @@ function makeTile(view, index) {
     nodes[key + "Row"] = make("div", className, make("dt", "", label), nodes[key]);
     numbers.append(nodes[key + "Row"]);
   }
-  const node = make("article", "np-tile", make("div", "np-head", lineSample(index), nodes.name, nodes.state, nodes.detail), picture, numbers, make("div", "np-sub", nodes.iteration, nodes.exact));
+  const node = make("article", "np-tile", make("div", "np-head", lineSample(index), nodes.name, nodes.state, nodes.detail), picture, make("div", "np-sub", nodes.iteration, nodes.exact), numbers);
   node.dataset.lane = String(index);
   node.setAttribute("role", "listitem");
   const tile = { index, node, canvas, picture, nodes, slot: null, errorKey: null };
@@ -92,7 +92,7 @@ function updateTiles(view) {
     wantPicture(tile.slot, picture?.src ?? null);
     tile.kind = picture?.kind ?? "estimate";
     const scrubbed = Boolean(view.hover ?? view.position) && picture && tile.kind !== "shots";
-    writeHead(tile, lane, picture, scrubbed);
+    writeHead(tile, lane, picture, scrubbed, view.state.state === "paused");
     writeNumbers(view, tile, lane, scrubbed ? picture.iteration : null);
     writeMessage(view, tile, lane, picture);
     const drag = view.wipe < 1 && view.zoom.k === 1 ? "wipe" : view.zoom.k > 1 ? "pan" : "";
@@ -101,16 +101,16 @@ function updateTiles(view) {
   });
 }
 
-function writeHead(tile, lane, picture, scrubbed) {
+function writeHead(tile, lane, picture, scrubbed, paused) {
   const { nodes } = tile;
   setText(nodes.name, lane.name ?? "");
   nodes.name.title = lane.name ?? "";
   setText(nodes.detail, lane.detail ?? "");
-  setText(nodes.state, laneWord(lane));
+  setText(nodes.state, paused && lane.state === "running" ? "paused" : laneWord(lane));
   const at = scrubbed ? picture.iteration : lane.iteration;
   const total = lane.total ? ` / ${count(lane.total)}` : "";
-  setText(nodes.iteration, lane.state === "refused" || lane.state === "ready" ? "" : lane.state === "preparing" && !scrubbed ? laneWord(lane) : `it ${count(at)}${total}`);
-  setText(nodes.exact, !picture?.src ? "" : picture.kind === "shots" ? "its own shots, as drawn now" : picture.lossless ? "exact" : "preview (jpeg)");
+  setText(nodes.iteration, lane.state === "refused" || lane.state === "ready" ? "" : lane.state === "preparing" && !scrubbed ? `${count(lane.iteration)}${total}` : `it ${count(at)}${total}`);
+  setText(nodes.exact, !picture?.src ? "" : picture.kind === "shots" ? "shots, as drawn now" : picture.lossless ? "exact" : "preview (jpeg)");
   tile.canvas.setAttribute("aria-label", `${lane.name}: reconstruction${picture?.iteration ? ` at iteration ${picture.iteration}` : ""}`);
 }
 
@@ -129,6 +129,7 @@ function writeNumbers(view, tile, lane, iteration) {
 }
 
 function writeNumber(node, value, unit) {
+  if (value === NONE) unit = "";
   const text = unit ? `${value} ${unit}` : value;
   if (node.dataset.text === text) return;
   node.dataset.text = text;
@@ -138,7 +139,7 @@ function writeNumber(node, value, unit) {
 function writeMessage(view, tile, lane, picture) {
   const { message } = tile.nodes;
   const failed = lane.state === "failed" || lane.state === "refused";
-  const waiting = { preparing: laneWord(lane), ready: view.state.type === "setup" ? "Ready to run." : view.state.state === "waiting" ? "Waiting for its turn." : "Ready." }[lane.state] ?? "";
+  const waiting = { preparing: phaseOf(lane), ready: view.state.type === "setup" ? "Ready to run." : view.state.state === "waiting" ? "Waiting for its turn." : "Ready." }[lane.state] ?? "";
   const text = lane.message || (failed ? "This method gave no reason." : picture?.src ? "" : waiting);
   setText(message, text);
   message.hidden = !text;

@@ -84,7 +84,7 @@ function wireTools(view) {
 
 function updateTools(view) {
   const { refs, zoom, state } = view;
-  const truth = hasTruth(state);
+  const truth = Boolean(state.strip.truth);
   setText(refs.zoomText, `${zoom.k.toFixed(1)}×`);
   refs.zoomOut.disabled = zoom.k === 1;
   refs.zoomReset.disabled = zoom.k === 1;

@@ -77,7 +77,7 @@ function phaseOf(lane) {
 
 /** The word beside a lane's name. */
 function laneWord(lane) {
-  if (lane.state === "preparing") return phaseOf(lane);
+  if (lane.state === "preparing") return lane.phase || "preparing";
   if (lane.state === "running") return lane.phase || "running";
   return lane.state === "refused" ? "not possible" : lane.state ?? "";
 }
