@@ -20,7 +20,7 @@ from netprior_core.errors import InvalidSettings
 from netprior_core.images import fit
 from netprior_core.methods import AnyMethod, Method
 from netprior_core.noise import AnyNoise, GaussianNoise
-from netprior_core.operators import AnyOperator
+from netprior_core.operators import AnyOperator, ForwardModel
 from netprior_core.problem import Problem, Shape
 from netprior_core.race import Race, Schedule
 from netprior_core.settings import explain
@@ -96,7 +96,7 @@ class Experiment(_Record):
         if self.target_is == "measurement" and not self.operator.measures_images:
             raise ValueError(
                 f"a picture cannot be the measurement of {self.operator.title.lower()}: "
-                "only denoising, inpainting and super-resolution measure pictures"
+                "only operators whose measurement is itself a picture can take one"
             )
         return self
 
@@ -220,7 +220,7 @@ def race_of(
     )
 
 
-def _measured(experiment: Experiment, images: Images, model: Any, device: torch.device) -> torch.Tensor:
+def _measured(experiment: Experiment, images: Images, model: ForwardModel, device: torch.device) -> torch.Tensor:
     """The user's picture as a measurement: cropped, never resized, since resizing would change its noise and its pixels."""
     if not isinstance(experiment.target, UploadedImage):
         picture = target_image(experiment, images)
@@ -234,10 +234,7 @@ def _measured(experiment: Experiment, images: Images, model: Any, device: torch.
             )
         top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
         picture = fit(to_float(pixels[top : top + side, left : left + side]), side, experiment.channels)
-    picture = picture.to(device)
-    if tuple(picture.shape[1:]) == tuple(model.measurement_shape):
-        return picture
-    return model.forward(picture)
+    return model.measurement_of(picture.to(device))
 
 
 def _measured_side(experiment: Experiment) -> int:

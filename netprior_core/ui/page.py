@@ -503,7 +503,7 @@ def launch(*, host: str, port: int, device: torch.device, max_size: int, fps: fl
     common: dict[str, Any] = {
         "server_name": host,
         "theme": theme(),
-        "css": CSS,
+        "css": CSS + SETUP_CSS.read_text(encoding="utf-8"),
         "max_file_size": MAX_FILE_SIZE,
         "run_history": False,
     }
