@@ -157,6 +157,7 @@ class Race:
         self.shots_total = 0
         self.version = 0
         self.touched = time.monotonic()
+        self.started_at = self.ended_at = 0.0
         self._problem: Problem | None = None
         self._truth: torch.Tensor | None = None
         self._stop = self._pause = False
@@ -189,6 +190,10 @@ class Race:
     def wants_turn(self) -> bool:
         """Whether a turn would do anything: not while it is paused and nobody asked for a step or the end."""
         return not self.done and (self._stop or not self._pause or self._single > 0)
+
+    def elapsed(self) -> float:
+        """Seconds since the race began to be computed, pauses included; of the whole race once it is done."""
+        return (self.ended_at or time.monotonic()) - self.started_at if self.started_at else 0.0
 
     def eta(self) -> float | None:
         """Seconds until every lane is done, as far as it can be known now."""
@@ -253,6 +258,7 @@ class Race:
             getattr(torch, device.type).empty_cache()
 
     def _start(self) -> bool:
+        self.started_at = time.monotonic()
         try:
             self._problem, self._truth = self._build()
         except Exception as error:
@@ -297,7 +303,7 @@ class Race:
                     lane.state = "stopped"
         self.close()
         self.state = state
-        self.touched = time.monotonic()
+        self.touched = self.ended_at = time.monotonic()
         self.version += 1
 
     def _advance(self, lane: Lane) -> None:

@@ -18,17 +18,16 @@ HEARTBEAT = 2.0  # seconds; a message that says nothing new lets a closed tab be
 async def stream(app: App, race: Race, experiment: Experiment, run: str, link: str | None) -> AsyncIterator[dict[str, Any]]:
     """Messages of a race until it is done. Leaving early (closed tab) asks the race to stop, and does nothing else."""
     feed = Feed(race, experiment, run, link)
-    started, version, spoke = time.monotonic(), -1, 0.0
+    version, spoke = -1, 0.0
     interval = 1 / app.fps
     try:
         while True:
-            now = time.monotonic()
-            settled = race.done or race.state == "paused"
-            place = app.scheduler.place(race)
-            if race.version != version or now - spoke > HEARTBEAT or version < 0:
-                version, spoke = race.version, now
-                yield feed.message(place=place, elapsed=now - started, lossless=settled)
-            if race.done and race.version == version:
+            now, latest = time.monotonic(), race.version
+            done = race.done
+            if latest != version or now - spoke > HEARTBEAT:
+                version, spoke = latest, now
+                yield feed.message(place=app.scheduler.place(race), lossless=done or race.state == "paused")
+            if done and race.version == version:
                 return
             await asyncio.sleep(max(0.005, interval - (time.monotonic() - now)))
     finally:

@@ -94,7 +94,7 @@ class Feed:
         self._pictures: list[Any] = [None] * len(race.lanes)
         self._exact = [False] * len(race.lanes)
 
-    def message(self, *, place: int = 0, elapsed: float = 0.0, lossless: bool = False) -> dict[str, Any]:
+    def message(self, *, place: int = 0, lossless: bool = False) -> dict[str, Any]:
         """The next message. ``lossless`` sends exact pictures (paused, finished)."""
         race = self.race
         self.sequence += 1
@@ -110,7 +110,7 @@ class Feed:
             "place": place if waiting else None,
             "schedule": race.schedule,
             "eta": race.eta(),
-            "elapsed": round(elapsed, 2),
+            "elapsed": round(race.elapsed(), 2),
             "lanes": [self._lane(lane, lossless) for lane in race.lanes],
             "curves": [self._curve(lane) for lane in race.lanes],
             "marks": self._marks(),
