@@ -226,7 +226,7 @@ function paintMark(context, kind, px, py, colour, paper) {
 function labelMark(view, context, { left, right, top }, text, px, py, taken) {
   const width = context.measureText(text).width;
   const x = Math.min(right - width, Math.max(left, px - width / 2));
-  const y = py - 14 < top ? py + 16 : py - 12;
+  const y = py - 12 < top - 16 ? py + 16 : py - 12;
   if (taken.some(([tx, ty, tw]) => Math.abs(ty - y) < 14 && x < tx + tw + 6 && tx < x + width + 6)) return;
   taken.push([x, y, width]);
   context.textAlign = "left";

@@ -25,6 +25,7 @@ function receive(view, value) {
   const changed = mergeMessage(view.state, message);
   if (!changed) return;
   view.messages += 1;
+  if (message.hide) applyHide(view, message.hide);
   view.notice = "";
   if (view.pending === "run" && message.type === "race") view.pending = null;
   if (changed.run) {

@@ -163,7 +163,12 @@ function updateTable(view) {
   if (view.tableTimer) return;
   view.tableTimer = setTimeout(() => {
     view.tableTimer = null;
-    const rows = view.state.lanes.map((lane) => [lane.name, laneWord(lane), count(lane.iteration), fixed(lane.psnr, 2), fixed(lane.ssim, 3), compact(lane.residual), fixed(lane.best?.psnr, 2)]);
-    view.refs.table.replaceChildren(...rows.map((row) => make("tr", "", ...row.map((cell) => make("td", "", cell ?? "")))));
+    const truth = hasTruth(view.state);
+    const scores = (lane) => (truth ? [fixed(lane.psnr, 2), fixed(lane.ssim, 3), fixed(lane.best?.psnr, 2)] : []);
+    const rows = view.state.lanes.map((lane) => [lane.name, laneWord(lane), count(lane.iteration), compact(lane.residual), ...scores(lane)]);
+    const head = ["Method", "State", "Iteration", "Residual", ...(truth ? ["PSNR, dB", "SSIM", "Best PSNR, dB"] : [])];
+    const makeRow = (tag, cells) => make("tr", "", ...cells.map((cell) => make(tag, "", cell ?? "")));
+    view.refs.tableHead.replaceChildren(makeRow("th", head));
+    view.refs.table.replaceChildren(...rows.map((row) => makeRow("td", row)));
   }, 1000);
 }

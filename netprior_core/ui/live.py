@@ -64,8 +64,8 @@ def spread(function: Callable[..., Any]) -> Callable[..., Any]:
 
     A parameter annotated ``gr.Request`` is filled with the request, as in any gradio handler.
     """
-    parameters = inspect.signature(function, eval_str=True).parameters
-    wanted = [name for name, parameter in parameters.items() if parameter.annotation is gr.Request]
+    parameters = inspect.signature(function).parameters
+    wanted = [name for name, parameter in parameters.items() if parameter.annotation in (gr.Request, "gr.Request", "Request")]
 
     def call(data: Any, request: gr.Request) -> Any:
         arguments = data if isinstance(data, list) else [data]

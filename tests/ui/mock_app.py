@@ -40,7 +40,11 @@ def truth(size: int) -> np.ndarray:
     """A coloured test picture: discs on a slope."""
     row, column = np.mgrid[0:size, 0:size] / size
     picture = np.stack([0.25 + 0.4 * row, 0.3 + 0.2 * column, 0.45 - 0.2 * row], axis=-1)
-    for cx, cy, radius, colour in [(0.35, 0.4, 0.22, (0.9, 0.75, 0.4)), (0.7, 0.62, 0.16, (0.35, 0.6, 0.8)), (0.62, 0.22, 0.08, (0.95, 0.95, 0.9))]:
+    for cx, cy, radius, colour in [
+        (0.35, 0.4, 0.22, (0.9, 0.75, 0.4)),
+        (0.7, 0.62, 0.16, (0.35, 0.6, 0.8)),
+        (0.62, 0.22, 0.08, (0.95, 0.95, 0.9)),
+    ]:
         picture[(column - cx) ** 2 + (row - cy) ** 2 < radius**2] = colour
     return picture
 
@@ -68,7 +72,11 @@ class Mock:
     def strip(self) -> dict[str, Any]:
         return {
             "truth": {"src": uri(self.x), "caption": f"{self.size}×{self.size} colour"} if self.known else None,
-            "operator": {"title": "Gaussian compressed sensing", "equation": "y = A x + e", "caption": "m = 205 of 4,096 · dense, exact, 3.2 MiB"},
+            "operator": {
+                "title": "Gaussian compressed sensing",
+                "equation": "y = A x + e",
+                "caption": "m = 205 of 4,096 · dense, exact, 3.2 MiB",
+            },
             "measurement": {"src": uri(self.x + 0.25 * self.noise), "caption": "σ = 5 of 255"},
             "shots": {"srcs": [uri(np.roll(self.x, 5 * i, axis=1)[::2, ::2]) for i in range(12)], "total": 24},
         }
@@ -76,19 +84,52 @@ class Mock:
     def lane(self, lane: int, lossless: bool) -> dict[str, Any]:
         at = min(self.iteration, self.total)
         name, detail = NAMES[lane]
-        report: dict[str, Any] = {"id": lane, "name": name, "detail": detail, "iteration": at, "total": self.total, "phase": "", "message": ""}
-        report |= {"state": "finished" if at >= self.total else self.state if self.state == "stopped" else "running", "seconds": 0.1 * at, "rate": 12.3 - lane}
+        report: dict[str, Any] = {
+            "id": lane,
+            "name": name,
+            "detail": detail,
+            "iteration": at,
+            "total": self.total,
+            "phase": "",
+            "message": "",
+        }
+        report |= {
+            "state": "finished" if at >= self.total else self.state if self.state == "stopped" else "running",
+            "seconds": 0.1 * at,
+            "rate": 12.3 - lane,
+        }
         report |= {"prepare_seconds": 0.0, "eta": 0.1 * (self.total - at), "residual": self.deviation(lane, at)}
         if self.special == "failed" and lane == 1 and at > 20:
-            report |= {"state": "failed", "rate": None, "message": "The loss became NaN at iteration 21. Lower the learning rate and run again."}
+            report |= {
+                "state": "failed",
+                "rate": None,
+                "message": "The loss became NaN at iteration 21. Lower the learning rate and run again.",
+            }
         if self.special == "preparing" and lane == 2 and at < self.total // 2:
-            report |= {"state": "preparing", "phase": "pre-training", "iteration": at * 10, "total": 1500, "rate": None, "residual": None}
+            report |= {
+                "state": "preparing",
+                "phase": "pre-training",
+                "iteration": at * 10,
+                "total": 1500,
+                "rate": None,
+                "residual": None,
+            }
             shots = np.concatenate([np.concatenate([self.estimate(0, at)[::2, ::2]] * 3, axis=1)] * 3)
-            return report | {"psnr": None, "ssim": None, "best": None, "picture": {"src": uri(shots, False), "lossless": False, "iteration": at, "kind": "shots"}}
+            return report | {
+                "psnr": None,
+                "ssim": None,
+                "best": None,
+                "picture": {"src": uri(shots, False), "lossless": False, "iteration": at, "kind": "shots"},
+            }
         best = max(range(at + 1), key=lambda i: self.psnr(lane, i)) if self.known else None
-        report |= {"psnr": self.psnr(lane, at) if self.known else None, "ssim": 1 - self.deviation(lane, at) if self.known else None}
+        report |= {
+            "psnr": self.psnr(lane, at) if self.known else None,
+            "ssim": 1 - self.deviation(lane, at) if self.known else None,
+        }
         report |= {"best": {"psnr": self.psnr(lane, best), "iteration": best} if best is not None else None}
-        return report | {"picture": {"src": uri(self.estimate(lane, at), lossless), "lossless": lossless, "iteration": at, "kind": "estimate"}}
+        return report | {
+            "picture": {"src": uri(self.estimate(lane, at), lossless), "lossless": lossless, "iteration": at, "kind": "estimate"}
+        }
 
     def curve(self, lane: int) -> dict[str, Any]:
         first, last = self.sent[lane], min(self.iteration, self.total) + 1
@@ -114,19 +155,34 @@ class Mock:
         marks = [{"lane": 0, "kind": "stop", "iteration": 60, "seconds": 6.0, "label": "WMV"}] if self.iteration > 60 else []
         if done and self.known:
             marks += [{"lane": 0, "kind": "oracle", "iteration": 52, "seconds": 5.2, "label": "oracle"}]
-            marks += [{"lane": i, "kind": "result", "iteration": self.total, "seconds": 12.0, "label": ""} for i in range(self.count)]
+            marks += [
+                {"lane": i, "kind": "result", "iteration": self.total, "seconds": 12.0, "label": ""} for i in range(self.count)
+            ]
         message = {
-            "v": 1, "type": "race", "run": self.run, "seq": self.seq, "state": self.state, "note": "", "place": None, "schedule": "iteration",
+            "v": 1, "type": "race", "run": self.run, "seq": self.seq, "state": self.state, "note": "", "place": None,
+            "schedule": "iteration", "marks": marks, "convention": CONVENTION,
             "eta": None if done else 0.1 * (self.total - self.iteration), "elapsed": 0.1 * self.iteration, "lanes": lanes,
-            "curves": [self.curve(i) for i in range(self.count) if lanes[i]["state"] not in ("preparing", "failed")], "marks": marks, "convention": CONVENTION,
+            "curves": [self.curve(i) for i in range(self.count) if lanes[i]["state"] not in ("preparing", "failed")],
         }  # fmt: skip
         return message | ({"strip": self.strip()} if strip else {})
 
     def setup(self, refused: bool = False) -> dict[str, Any]:
         lanes = [{"id": i, "name": NAMES[i][0], "detail": NAMES[i][1], "state": "ready", "message": ""} for i in range(self.count)]
         if refused:
-            lanes[-1] |= {"state": "refused", "message": "Needs at least two shots. Choose some in Examples, or leave this method out."}
-        return {"v": 1, "type": "setup", "run": "", "state": "idle", "note": "", "strip": self.strip(), "lanes": lanes, "convention": CONVENTION}
+            lanes[-1] |= {
+                "state": "refused",
+                "message": "Needs at least two shots. Choose some in Examples, or leave this method out.",
+            }
+        return {
+            "v": 1,
+            "type": "setup",
+            "run": "",
+            "state": "idle",
+            "note": "",
+            "strip": self.strip(),
+            "lanes": lanes,
+            "convention": CONVENTION,
+        }
 
     def recording(self) -> dict[str, Any]:
         self.iteration = self.total
@@ -157,7 +213,10 @@ def control(run: str, action: str) -> dict[str, Any]:
 def frames(run: str, iteration: int) -> dict[str, Any]:
     """Exact frames at every tenth iteration."""
     race, at = RACES[run], iteration // 10 * 10
-    lanes = [{"id": i, "iteration": at, "src": uri(race.estimate(i, at)), "psnr": race.psnr(i, at), "ssim": None, "phase": ""} for i in range(race.count)]
+    lanes = [
+        {"id": i, "iteration": at, "src": uri(race.estimate(i, at)), "psnr": race.psnr(i, at), "ssim": None, "phase": ""}
+        for i in range(race.count)
+    ]
     return {"iteration": iteration, "lanes": lanes}
 
 
@@ -207,7 +266,7 @@ def build(hide: list[str] | None = None) -> gr.Blocks:
     with gr.Blocks(title="Live view") as demo, gr.Row():
         with gr.Column(scale=1, min_width=300):
             gr.Markdown("## Set up")
-            gr.Textbox(label="A text field", value="Space types here")
+            gr.Textbox(label="A text field", value="Space types here", interactive=True)
             gr.Slider(0, 255, 5, label="Noise σ", info="of 255")
             gr.Radio(["Coins", "Faces"], value="Coins", label="Examples")
             gr.Button("Secondary")
