@@ -15,6 +15,7 @@ from netprior_core.errors import NetPriorError
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 when it did what was asked, 2 for a mistake explained in a sentence."""
+    words = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m netprior_core", description="Image priors for inverse problems, side by side.")
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="methods, operators, embedded examples and their settings")
@@ -23,10 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("experiment", type=Path)
     run.add_argument("--out", type=Path, help="folder for the recording (a name ending in .zip makes a zip)")
     run.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    run.add_argument("--seeds", type=int, default=1, help="networks per method, as one batch")
-    _add_modules(commands, "train", "netprior_core.training", "make a shipped checkpoint again")
-    _add_modules(commands, "bench", "netprior_core.bench", "paper tables and speed")
-    options = parser.parse_args(arguments)
+    run.add_argument(
+        "--seeds", type=int, default=1, choices=range(1, 65), metavar="N", help="networks per method, as one batch (at most 64)"
+    )
+    _add_modules(commands, words, "train", "netprior_core.training", "make a shipped checkpoint again")
+    _add_modules(commands, words, "bench", "netprior_core.bench", "paper tables and speed")
+    options = parser.parse_args(words)
     try:
         return {"list": _list, "run": _run, "train": _train, "bench": _bench}[options.command](options)
     except NetPriorError as error:
@@ -37,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _add_modules(commands: Any, name: str, package: str, help: str) -> None:
+def _add_modules(commands: Any, words: list[str], name: str, package: str, help: str) -> None:
     """A sub-command for every module of a package; the module is imported only when its name is on the command line."""
     parser = commands.add_parser(name, help=help)
     names = parser.add_subparsers(dest="name", required=True)
@@ -45,7 +48,7 @@ def _add_modules(commands: Any, name: str, package: str, help: str) -> None:
         if found.name.startswith("_"):
             continue
         command = found.name.replace("_", "-")
-        if command not in sys.argv and len(sys.argv) > 2 and "-h" not in sys.argv and "--help" not in sys.argv:
+        if command not in words and (words[:1] != [name] or not {"-h", "--help"} & set(words)):
             names.add_parser(command)
             continue
         module = importlib.import_module(f"{package}.{found.name}")
@@ -127,6 +130,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.out:
         try:
             if options.out.suffix == ".zip":
+                options.out.parent.mkdir(parents=True, exist_ok=True)
                 write(race, experiment, recording.images, options.out)
             else:
                 write_folder(race, experiment, recording.images, options.out)

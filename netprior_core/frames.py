@@ -79,6 +79,11 @@ class FrameStore:
         self._store(iteration, pixels)
         self._pinned.add(iteration)
 
+    def drop_from(self, iteration: int) -> None:
+        """Forget the frames of this iteration and later: they turned out to be broken."""
+        self._frames = {i: data for i, data in self._frames.items() if i < iteration}
+        self._pinned = {i for i in self._pinned if i < iteration}
+
     def iterations(self) -> list[int]:
         """The iterations kept, ascending."""
         return sorted(self._frames)

@@ -31,7 +31,7 @@ def decode(text: str) -> Experiment:
         packed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         inflater = zlib.decompressobj()
         content = inflater.decompress(packed, MAX_TEXT)
-        if inflater.unconsumed_tail:
+        if inflater.unconsumed_tail or not inflater.eof:
             raise ValueError
     except (ValueError, binascii.Error, zlib.error):
         raise InvalidSettings("This link is damaged: copy it again, whole.") from None

@@ -114,10 +114,18 @@ class Lane:
         while len(self._speed) > 2 and self._speed[1][0] < own - 2:
             self._speed.pop(0)
 
+    def forget_from(self, iteration: int) -> None:
+        """Drop the pictures of a broken iteration and of those after it, so that the last good one is what stays."""
+        if iteration < 0:
+            return
+        self.frames.drop_from(iteration)
+        if self.picture is not None and self.picture.kind == "estimate" and self.picture.iteration >= iteration:
+            self.picture = None
+
     def rate(self) -> float | None:
         """Iterations per second of the lane's own computing time, over about its last two seconds."""
-        marks = self._speed
-        if len(marks) < 2 or marks[-1][0] <= marks[0][0]:
+        marks = tuple(self._speed)  # the turning thread may empty the list meanwhile
+        if len(marks) < 2 or marks[-1][0] <= marks[0][0] or marks[-1][1] <= marks[0][1]:
             return None
         return (marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0])
 
@@ -243,19 +251,26 @@ class Race:
     def close(self) -> None:
         """Close every generator and let go of everything on the device. Idempotent; only for the turning thread."""
         for lane in self.lanes:
-            steps, lane._steps = lane._steps, None
-            if steps is not None:
-                try:
-                    steps.close()  # type: ignore[attr-defined]
-                except Exception:
-                    log.exception("closing %s", lane.name)
-            lane._last = lane._best_estimate = lane._best_psnr = None
-            lane._pending.clear()
+            self._free(lane)
         device = self._problem.device if self._problem is not None else None
         self._problem = self._truth = None
         gc.collect()
         if device is not None and device.type != "cpu":
             getattr(torch, device.type).empty_cache()
+
+    def break_off(self, error: BaseException) -> None:
+        """The last resort of the turning thread, when :meth:`turn` raised in spite of itself: the race has failed."""
+        message = _explain(error)
+        for lane in self.lanes:
+            if not lane.done:
+                lane.state, lane.message = "failed", message
+        self.message = message
+        try:
+            self.close()
+        except Exception:
+            log.exception("closing a broken race")
+        self.state = "failed"
+        self.version += 1
 
     def _start(self) -> bool:
         self.started_at = time.monotonic()
@@ -297,8 +312,8 @@ class Race:
                 try:
                     self._flush(lane)
                     self._conclude(lane)
-                except Exception:
-                    log.exception("concluding %s", lane.name)
+                except Exception as error:
+                    self._fail(lane, _explain(error))
                 if not lane.done:
                     lane.state = "stopped"
         self.close()
@@ -321,12 +336,11 @@ class Race:
             start = time.perf_counter()
             self._flush(lane)
             lane.spend(step.stage, time.perf_counter() - start)
+            lane.mark_speed()
+            if step.stage == "result":
+                self._conclude(lane)
         except Exception as error:  # a generator that ends without a result lands here too, as StopIteration
             self._fail(lane, _explain(error))
-            return
-        lane.mark_speed()
-        if step.stage == "result":
-            self._conclude(lane)
 
     def _take(self, lane: Lane, step: Step) -> None:
         """Score one step. Nothing here reads a number from the device."""
@@ -379,24 +393,32 @@ class Race:
     def _flush(self, lane: Lane) -> None:
         """Read the scores of the steps since the last flush: the one place that waits for the device."""
         pending, lane._pending = lane._pending, []
+        estimated = self._truth is not None and lane._last is not None and lane._last.estimate is not None
+        measured = lane._last is not None and lane._last.objective is not None
         for iteration, seconds, scores in pending:
             values = scores.tolist()
-            if iteration < 0:
-                lane.prepare_loss.append(values[0])
-            else:
-                objective, psnr, psnr_output = values
-                lane.curve.iteration.append(iteration)
-                lane.curve.seconds.append(seconds)
-                lane.curve.objective.append(objective)
-                lane.curve.psnr.append(psnr)
-                lane.curve.psnr_output.append(psnr_output)
-                if not math.isnan(psnr) and (lane.best is None or psnr > lane.best[0]):
-                    lane.best = (psnr, iteration)
-            if lane._last is not None and lane._last.objective is not None and not math.isfinite(values[0]):
+            if measured and not math.isfinite(values[0]):
+                lane.forget_from(iteration)
                 raise NetPriorError(
                     f"The loss became {values[0]:g} at iteration {max(iteration, 0)}. "
                     "Lower the learning rate, or check the measurement for values that are not numbers."
                 )
+            if iteration < 0:
+                lane.prepare_loss.append(values[0])
+                continue
+            objective, psnr, psnr_output = values
+            if estimated and math.isnan(psnr):
+                lane.forget_from(iteration)
+                raise NetPriorError(
+                    f"The estimate holds values that are not numbers at iteration {iteration}. Lower the learning rate."
+                )
+            lane.curve.iteration.append(iteration)
+            lane.curve.seconds.append(seconds)
+            lane.curve.objective.append(objective)
+            lane.curve.psnr.append(psnr)
+            lane.curve.psnr_output.append(psnr_output)
+            if not math.isnan(psnr) and (lane.best is None or psnr > lane.best[0]):
+                lane.best = (psnr, iteration)
 
     def _show(self, lane: Lane) -> None:
         step = lane._last
@@ -442,21 +464,27 @@ class Race:
         lane._pending.clear()
         lane.state, lane.message = "failed", message
         last = lane.frames.last()
-        if last is not None:
+        if last is not None and (lane.picture is None or lane.picture.kind == "shots" or lane.picture.iteration < last[0]):
             lane.picture = Picture(last[1], last[0], "estimate")
         self._free(lane)
 
     def _free(self, lane: Lane) -> None:
         steps, lane._steps = lane._steps, None
         if steps is not None:
-            steps.close()  # type: ignore[attr-defined]
+            try:
+                steps.close()  # type: ignore[attr-defined]
+            except Exception:  # a method that cannot clean up must not take the others down
+                log.exception("closing %s", lane.name)
         lane._last = lane._best_estimate = lane._best_psnr = None
+        lane._pending.clear()
 
 
 def _explain(error: BaseException) -> str:
     """Words for the person at the screen; the traceback of what nobody foresaw goes to the log."""
     if isinstance(error, NetPriorError):
         return str(error)
+    if isinstance(error, StopIteration):
+        return "This method ended without giving a result."
     text = str(error)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in text or "out of memory" in text:
         return "Not enough memory for this method at this size. Choose a smaller image, fewer channels or fewer methods at once."

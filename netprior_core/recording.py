@@ -17,26 +17,32 @@ import io
 import json
 import platform
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 
 import netprior_core
-from netprior_core.errors import InvalidSettings
-from netprior_core.experiment import Experiment, UploadedImage, UploadedShots, parse
+from netprior_core.errors import BadImage, InvalidSettings
+from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage, UploadedShots, parse
 from netprior_core.images import load_image, sha256_of, to_uint8
 from netprior_core.metrics import CONVENTION, SSIM_CONVENTION
-from netprior_core.race import Lane, Race, summary
+from netprior_core.race import Lane, LaneState, Race, summary
+from netprior_core.settings import shortened
 
 MAX_ZIP_BYTES = 128 * 1024 * 1024
 MAX_UNPACKED = 256 * 1024 * 1024
 MAX_MEMBERS = 4000
+MAX_CSV = 32 * 1024 * 1024
+MAX_SUMMARY = 1024 * 1024
+MAX_INPUT_PIXELS = 1024 * 1024  # uploads are reduced to this before they are kept
 COLUMNS = ("lane", "method", "iteration", "seconds", "psnr", "psnr_output", "objective", "ssim", "residual")
 _MEMBER = re.compile(
     r"^(experiment\.json|metrics\.csv|summary\.json|truth\.png|measurement\.png|contact\.png"
@@ -70,11 +76,16 @@ def slug(lane: Lane) -> str:
 
 
 def write(race: Race, experiment: Experiment, images: Mapping[str, np.ndarray], target: Path | BinaryIO) -> None:
-    """Write a race as a zip. Raises OSError when the disk is full; nothing of the race is lost then."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in members(race, experiment, images):
-            small = name.endswith((".json", ".csv"))
-            archive.writestr(name, data, compress_type=zipfile.ZIP_DEFLATED if small else zipfile.ZIP_STORED)
+    """Write a race as a zip. Raises OSError when the disk is full; nothing of the race is lost then, and no half file stays."""
+    try:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+            for name, data in members(race, experiment, images):
+                small = name.endswith((".json", ".csv"))
+                archive.writestr(name, data, compress_type=zipfile.ZIP_DEFLATED if small else zipfile.ZIP_STORED)
+    except OSError:
+        if isinstance(target, Path):
+            target.unlink(missing_ok=True)  # half a zip is of no use, and the disk may be full
+        raise
 
 
 def write_folder(race: Race, experiment: Experiment, images: Mapping[str, np.ndarray], folder: Path) -> None:
@@ -115,23 +126,17 @@ def read(data: bytes) -> Recording:
         infos = archive.infolist()
         if len(infos) > MAX_MEMBERS or sum(info.file_size for info in infos) > MAX_UNPACKED:
             raise InvalidSettings("This zip holds too much to be a recording that NetPrior wrote.")
-        files = {info.filename: archive.read(info) for info in infos if _MEMBER.match(info.filename)}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError):
+        files = {info.filename: archive.read(info) for info in infos if _MEMBER.match(info.filename) and _plain(info)}
+    except InvalidSettings:
+        raise
+    except (zipfile.BadZipFile, zlib.error, struct.error, LookupError, RuntimeError, EOFError, OSError, ValueError):
         raise InvalidSettings("This is not a zip, or it is damaged.") from None
     if "experiment.json" not in files:
         raise InvalidSettings("This zip holds no experiment.json: it is not a recording that NetPrior wrote.")
     experiment = parse(files["experiment.json"])
-    images = {}
-    for name, content in files.items():
-        if name.startswith("inputs/"):
-            pixels = to_pixels(load_image(content, name=name).array)
-            images[sha256_of(pixels)] = pixels
-    missing = _uploads(experiment) - set(images)
-    if missing:
-        raise InvalidSettings("An uploaded image of this recording is missing or was changed: its checksum does not fit.")
-    return Recording(
-        experiment, images, _read_lanes(files), _read_json(files), {k: v for k, v in files.items() if k.endswith(".png")}
-    )
+    summary = _read_json(files)
+    pictures = {name: content for name, content in files.items() if name.endswith(".png")}
+    return Recording(experiment, _read_inputs(files, experiment), _read_lanes(files, summary), summary, pictures)
 
 
 def open_any(data: bytes) -> Recording:
@@ -195,24 +200,80 @@ def _number(value: float | None) -> str:
     return "" if value is None or value != value else f"{value:.6g}"
 
 
+def _plain(info: zipfile.ZipInfo) -> bool:
+    """Whether a member is packed the way NetPrior packs: no encryption, no compression that inflates beyond what it declares."""
+    return info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not info.flag_bits & 1
+
+
+def _read_inputs(files: Mapping[str, bytes], experiment: Experiment) -> dict[str, np.ndarray]:
+    """The uploaded images that the experiment names, each checked against its digest; others are not even decoded."""
+    images = {}
+    for sha256 in _uploads(experiment):
+        content = files.get(f"inputs/{sha256}.png")
+        try:
+            pixels = None if content is None else to_pixels(load_image(content, max_pixels=MAX_INPUT_PIXELS).array)
+        except BadImage:
+            pixels = None
+        if pixels is None or sha256_of(pixels) != sha256:
+            raise InvalidSettings("An uploaded image of this recording is missing or was changed: its checksum does not fit.")
+        images[sha256] = pixels
+    return images
+
+
 def _read_json(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """summary.json with its rows checked. Raises InvalidSettings when it is damaged; without one there are no lanes."""
+    content = files.get("summary.json", b"{}")
+    damaged = InvalidSettings("summary.json of this recording is damaged.")
+    if len(content) > MAX_SUMMARY:
+        raise damaged
     try:
-        found = json.loads(files.get("summary.json", b"{}"))
+        found = json.loads(content, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
-        found = {}
-    return found if isinstance(found, dict) else {}
-
-
-def _read_lanes(files: Mapping[str, bytes]) -> list[RecordedLane]:
-    rows = _read_json(files).get("rows", [])
+        raise damaged from None
+    rows = found.get("rows", []) if isinstance(found, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InvalidSettings("summary.json of this recording is damaged.")
-    lanes = [RecordedLane(row) for row in rows[:4]]
+        raise damaged
+    operator = found.get("operator")
+    return {"operator": _text(operator, 300), "rows": [_row(row) for row in rows[:MAX_LANES]]}
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the summary, every value of the kind that :func:`race.summary` writes, whatever the file said."""
+    found: dict[str, Any] = {key: _text(row.get(key), 80) for key in ("method", "settings")}
+    found["message"] = _text(row.get("message"), 300)
+    found["state"] = row["state"] if row.get("state") in get_args(LaneState) else "finished"
+    for key in ("psnr", "ssim", "residual", "best_psnr", "prepare_seconds", "seconds"):
+        found[key] = _finite(row.get(key))
+    for key in ("returns", "best_iteration", "iterations"):
+        value = _finite(row.get(key))
+        found[key] = None if value is None else int(value)
+    if found["best_iteration"] is None:
+        found["best_psnr"] = None
+    return found
+
+
+def _text(value: Any, limit: int) -> str:
+    return shortened(value, limit) if isinstance(value, str) else ""
+
+
+def _finite(value: Any) -> float | None:
+    """A number that JSON can carry, else None."""
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
+    return float(value) if good else None
+
+
+def _read_lanes(files: Mapping[str, bytes], summary: Mapping[str, Any]) -> list[RecordedLane]:
+    lanes = [RecordedLane(row) for row in summary["rows"]]
+    content = files.get("metrics.csv", b"")
     try:
-        for row in csv.DictReader(io.StringIO(files.get("metrics.csv", b"").decode())):
-            lane = lanes[int(row["lane"])]
+        if len(content) > MAX_CSV:
+            raise ValueError
+        for row in csv.DictReader(io.StringIO(content.decode())):
+            lane = dict(enumerate(lanes))[int(row["lane"])]  # a negative number is no lane
+            if _finite(float(row["iteration"])) is None or _finite(float(row["seconds"])) is None:
+                raise ValueError
             for column in COLUMNS[2:]:
-                lane.metrics[column].append(float(row[column]) if row[column] else None)
+                lane.metrics[column].append(_finite(float(row[column])) if row[column] else None)
     except (ValueError, KeyError, IndexError, TypeError, csv.Error):
         raise InvalidSettings("metrics.csv of this recording is damaged.") from None
     for name, content in files.items():

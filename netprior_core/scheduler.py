@@ -54,9 +54,9 @@ class Scheduler:
             race = self._next()
             try:
                 race.turn()
-            except BaseException:  # the worker outlives whatever a race does
+            except BaseException as error:  # the worker outlives whatever a race does
                 log.exception("the worker's race broke")
-                race.stop()
+                race.break_off(error)
             if race.done:
                 with self._condition:
                     if race in self._line:
@@ -67,6 +67,7 @@ class Scheduler:
                     if race in self._line:
                         self._line.remove(race)
                     self._held.append(race)
+            del race  # while it waits for work, the worker keeps nothing of the last race alive
 
     def _next(self) -> Race:
         """The race whose turn it is. Held races that were asked to go on join the end of the line; those to be ended go first."""
@@ -85,7 +86,7 @@ class Scheduler:
                     return ending
                 if self._line:
                     return self._line[0]
-                self._condition.wait(timeout=5.0)
+                self._condition.wait(timeout=min(5.0, max(0.05, self.pause_limit)) if self._held else None)
 
 
 def give_memory_back() -> None:

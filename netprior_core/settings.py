@@ -166,7 +166,7 @@ class Registry(Generic[T]):
             return self._members[kind]
         except KeyError:
             known = ", ".join(sorted(self._members))
-            raise InvalidSettings(f"There is no {self.what} called {kind!r}. Known: {known}.") from None
+            raise InvalidSettings(f"There is no {self.what} called {shortened(repr(kind))}. Known: {known}.") from None
 
     def parse(self, data: Any) -> T:
         """An instance from JSON-like data (or an instance, returned as it is).
@@ -198,9 +198,11 @@ def explain(error: ValidationError, where: str = "") -> str:
     """A pydantic error in words for a person: which setting, what it was, what it may be."""
     lines = []
     for item in error.errors(include_url=False)[:4]:
-        name = ".".join(str(part) for part in item["loc"]) or "value"
-        got = repr(item.get("input"))
-        got = got if len(got) <= 40 else got[:37] + "…"
+        name = shortened(".".join(str(part) for part in item["loc"])) or "value"
+        try:
+            got = shortened(repr(item.get("input")), 40)
+        except RecursionError:
+            got = "something very deep"
         if item["type"] == "extra_forbidden":
             lines.append(f"'{name}' is not a known setting")
         elif item["type"] == "value_error":
@@ -209,6 +211,12 @@ def explain(error: ValidationError, where: str = "") -> str:
             lines.append(f"{name}: {item['msg'][:1].lower()}{item['msg'][1:]} (got {got})")
     prefix = f"{where}: " if where else ""
     return prefix + "; ".join(lines).rstrip(".") + "."
+
+
+def shortened(text: str, limit: int = 80) -> str:
+    """A stranger's text for a message: not longer than ``limit``, and always possible to encode."""
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def discover(package: str) -> None:

@@ -23,11 +23,11 @@ async def stream(app: App, race: Race, experiment: Experiment, run: str, link: s
     try:
         while True:
             now, latest = time.monotonic(), race.version
-            done = race.done
-            if latest != version or now - spoke > HEARTBEAT:
+            done = race.done  # read before the message is made: the one made after the end is the last one
+            if latest != version or now - spoke > HEARTBEAT or done:
                 version, spoke = latest, now
                 yield feed.message(place=app.scheduler.place(race), lossless=done or race.state == "paused")
-            if done and race.version == version:
+            if done:
                 return
             await asyncio.sleep(max(0.005, interval - (time.monotonic() - now)))
     finally:

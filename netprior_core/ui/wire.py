@@ -98,7 +98,7 @@ class Feed:
         """The next message. ``lossless`` sends exact pictures (paused, finished)."""
         race = self.race
         self.sequence += 1
-        waiting = race.state == "ready" and place > 0
+        waiting = place > 0 and race.state in ("ready", "paused")  # a resumed race goes to the end of the line
         state = "waiting" if waiting else "running" if race.state == "ready" else race.state
         message: dict[str, Any] = {
             "v": 1,
