@@ -104,7 +104,7 @@ class Page:
             )
         gr.HTML("<h2><b>2</b> Target <i>x</i></h2>", elem_classes="np-step")
         self.target = gr.Dropdown(
-            [], label="Target image, not among the shots", filterable=False, interactive=True, elem_id="np-target"
+            [], label="Image, held out from the shots", filterable=False, interactive=True, elem_id="np-target"
         )
         with gr.Row():
             self.size = gr.Dropdown(self.sizes, label="Size (pixels)", filterable=False, interactive=True, min_width=100)
@@ -116,10 +116,12 @@ class Page:
         self.operator = gr.Dropdown(kinds, label="What the camera did", filterable=False, interactive=True, elem_id="np-operator")
         self._render_operator()
         gr.HTML("<h2><b>4</b> Methods <i>x̂</i></h2>", elem_classes="np-step")
+        self.lanes: list[gr.Group] = []
         self.methods: list[gr.Dropdown] = []
         self.presets: list[gr.Dropdown] = []
         for lane in range(MAX_LANES):
-            with gr.Group(elem_classes=f"np-lane np-lane-{lane}"):
+            with gr.Group(elem_classes=f"np-lane np-lane-{lane}") as group:
+                self.lanes.append(group)
                 with gr.Row():
                     choices: dict[str, Any] = {"filterable": False, "interactive": True, "min_width": 120}
                     self.methods.append(gr.Dropdown([], label=f"Method {lane + 1}", elem_id=f"np-method-{lane}", **choices))
@@ -131,7 +133,7 @@ class Page:
                 label="Seed", precision=0, minimum=0, maximum=2**31 - 1, interactive=True, min_width=100, elem_id="np-seed"
             )
             self.schedule = gr.Dropdown(
-                [("by iteration: one step each in turn", "iteration"), ("by clock: equal seconds", "clock")],
+                [("by iteration", "iteration"), ("by clock", "clock")],
                 label="Race",
                 filterable=False,
                 interactive=True,
@@ -351,7 +353,7 @@ class Page:
             self.seed,
             self.schedule,
         ]
-        return [*fixed, *controls, *self.methods, *self.presets]
+        return [*fixed, *controls, *self.lanes, *self.methods, *self.presets]
 
     # -- handlers -----------------------------------------------------------------------------------------------------------
 
@@ -377,14 +379,15 @@ class Page:
             experiment.schedule,
         ]
         kinds = [(cls.title, cls.model_fields["kind"].default) for cls in Method.registry]
+        groups = [gr.update(visible=lane <= len(experiment.methods)) for lane in range(MAX_LANES)]
         methods, presets = [], []
         for lane in range(MAX_LANES):
             here = lane < len(experiment.methods)
             choices = kinds if lane == 0 and len(experiment.methods) == 1 else [("none", NOTHING), *kinds]
             value = experiment.methods[lane].kind if here else NOTHING
-            methods.append(gr.update(choices=choices, value=value, visible=lane <= len(experiment.methods)))
+            methods.append(gr.update(choices=choices, value=value))
             presets.append(self._preset_update(experiment, lane))
-        return [*fixed, *controls, *methods, *presets]
+        return [*fixed, *controls, *groups, *methods, *presets]
 
     def _show_change(self, now: Experiment, nonce: int, change: Callable[[], Experiment], request: gr.Request) -> list[Any]:
         try:
