@@ -74,7 +74,7 @@ function makeView(element, trigger, server) {
 }
 
 function watchSurroundings(view) {
-  view.resize = new ResizeObserver(() => mark(view, "strip", "tiles", "curves"));
+  view.resize = new ResizeObserver(() => { boxes.clear(); mark(view, "strip", "tiles", "curves"); });
   view.resize.observe(view.refs.root);
   view.resize.observe(view.refs.plot);
   const theme = new MutationObserver(() => { readColours(view); mark(view, "tiles", "curves"); });

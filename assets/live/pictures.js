@@ -4,8 +4,15 @@
 async function decodePicture(src) {
   const match = /^data:(image\/(?:png|jpeg|webp));base64,(.*)$/s.exec(src ?? "");
   if (!match) throw new Error("not an embedded picture");
-  const bytes = Uint8Array.from(atob(match[2]), (character) => character.charCodeAt(0));
-  return createImageBitmap(new Blob([bytes], { type: match[1] }), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  return createImageBitmap(new Blob([decodeBase64(match[2])], { type: match[1] }), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+}
+
+function decodeBase64(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  const characters = atob(text);
+  const bytes = new Uint8Array(characters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = characters.charCodeAt(i);
+  return bytes;
 }
 
 /** A slot holds the latest wanted picture as a canvas at its own size. One decode at a time; what became stale meanwhile is dropped. */
@@ -42,10 +49,13 @@ function hasPicture(slot) {
   return slot.shown !== null && !slot.empty;
 }
 
+const boxes = new Map(); // sizes of canvases: asking the browser for them makes it lay the page out again
+
 /** Give a canvas one backing pixel per device pixel. Returns its 2D context and size. */
 function fitCanvas(canvas) {
   const ratio = Math.min(window.devicePixelRatio || 1, 3);
-  const box = canvas.getBoundingClientRect();
+  if (!boxes.has(canvas)) boxes.set(canvas, canvas.getBoundingClientRect());
+  const box = boxes.get(canvas);
   const [width, height] = [Math.max(1, Math.round(box.width * ratio)), Math.max(1, Math.round(box.height * ratio))];
   if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
   return { context: canvas.getContext("2d"), width, height, ratio };

@@ -35,7 +35,7 @@ function updateShots(view, shots) {
   const srcs = (shots?.srcs ?? []).slice(0, 12);
   const grid = view.refs.shots;
   view.refs.shotsCell.hidden = srcs.length === 0;
-  while (grid.children.length > srcs.length) { grid.lastChild.remove(); view.shotSlots.pop(); }
+  while (grid.children.length > srcs.length) { boxes.delete(grid.lastChild); grid.lastChild.remove(); view.shotSlots.pop(); }
   while (grid.children.length < srcs.length) {
     const canvas = document.createElement("canvas");
     canvas.setAttribute("role", "img");

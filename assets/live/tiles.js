@@ -32,7 +32,7 @@ function buildTiles(view) {
   view.refs.tiles.dataset.count = String(lanes.length ? count : 2);
   const old = view.tiles;
   view.tiles = lanes.map((lane, index) => old[index] ?? makeTile(view, index)); // a tile is kept: its place on the screen does not flash
-  for (const tile of old.slice(lanes.length)) view.resize.unobserve(tile.canvas);
+  for (const tile of old.slice(lanes.length)) { view.resize.unobserve(tile.canvas); boxes.delete(tile.canvas); }
   view.refs.tiles.replaceChildren(...view.tiles.map((tile) => tile.node), ...(lanes.length ? [] : emptyTiles(2)));
 }
 

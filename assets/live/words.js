@@ -6,8 +6,10 @@ function fixed(value, digits) {
   return value === null || value === undefined || !Number.isFinite(value) ? NONE : value.toFixed(digits);
 }
 
+const GROUPED = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+
 function count(value) {
-  return value === null || value === undefined ? NONE : Math.round(value).toLocaleString("en-US");
+  return value === null || value === undefined ? NONE : GROUPED.format(value);
 }
 
 /** Three significant digits, exponent only where it shortens. */

@@ -56,7 +56,7 @@ class Mock:
         self.run, self.size, self.total, self.known, self.special = run, size, total, known, special
         self.x, self.count, self.seq = truth(size), lanes, 0
         self.rng = np.random.default_rng(0)
-        self.noise = self.rng.standard_normal(self.x.shape)
+        self.noise = np.repeat(np.repeat(self.rng.standard_normal((32, 32, 3)), -(-size // 32), 0), -(-size // 32), 1)[:size, :size]
         self.iteration, self.state, self.started, self.sent = 0, "running", time.monotonic(), [0] * lanes
 
     def deviation(self, lane: int, iteration: int) -> float:
@@ -282,7 +282,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=7871)
     parser.add_argument("--hide", default="")
     asked = parser.parse_args()
-    build([part for part in asked.hide.split(",") if part]).launch(server_port=asked.port, theme=theme(), css=CSS, quiet=True)
+    build([part for part in asked.hide.split(",") if part]).launch(
+        server_port=asked.port, theme=theme(), css=CSS, quiet=True, run_history=False
+    )
 
 
 if __name__ == "__main__":

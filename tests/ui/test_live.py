@@ -17,8 +17,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM.exists(), rea
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 STATE = "document.querySelector('.np').parentElement.netpriorView"
-PIXELS = """(i) => { const c = document.querySelectorAll('.np-tile canvas')[i]; 
-  const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let sum = 0; for (let k = 0; k < d.length; k += 97) sum = (sum * 31 + d[k]) % 1000003; return sum; }"""
+PIXELS = """(i) => { const c = document.querySelectorAll('.np-tile canvas')[i];
+  const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+  let sum = 0; for (let k = 0; k < d.length; k += 97) sum = (sum * 31 + d[k]) % 1000003; return sum; }"""
 
 
 @pytest.fixture(scope="module")
