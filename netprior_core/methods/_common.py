@@ -40,7 +40,7 @@ def total_variation(x: torch.Tensor) -> torch.Tensor:
 def signed_misfit(problem: Problem, image: torch.Tensor) -> torch.Tensor:
     """``‖A G − y'‖²`` in [-1, 1] units, summed over the measurements; a scalar. ``image`` is ``G`` mapped to [0, 1].
 
-    With ``y' = 2 y − A 1`` a linear A gives ``A G − y' = 2 (A x − y)`` for ``G = 2 x − 1``, and noise twice as strong. The right-hand side
-    needs no ``y'`` and holds for nonlinear A too.
+    With ``y' = 2 y − A 1`` a linear A gives ``A G − y' = 2 (A x − y)`` for ``G = 2 x − 1``, and noise twice as strong. The
+    right-hand side needs no ``y'`` and holds for nonlinear A too.
     """
     return 4 * squares(problem.model.forward(image) - problem.measurement).sum()

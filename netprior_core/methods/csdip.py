@@ -21,7 +21,7 @@ _RELEASED = {"last_k": 51, "select_by": "total loss"}
 
 
 class CSDIP(Method):
-    """CS-DIP: fit the weights of an untrained DCGAN generator, its latent fixed, to the measurements, with a little total variation.
+    """CS-DIP: fit the weights of an untrained DCGAN generator, its latent fixed, to the measurements, with some total variation.
 
     min over w of ‖A G(z; w) − y‖² + λ TV(G(z; w)), images in [−1, 1] (so y and its noise double), z ~ N(0, I) fixed, both terms
     summed, TV anisotropic; RMSprop with momentum. The estimate is the iterate of least measurement loss among the last k.

@@ -26,9 +26,10 @@ class ConvT(nn.ConvTranspose2d):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, border: int) -> None:
         super().__init__(inputs, outputs, kernel, stride, border, bias=False)
+        self.border = border
 
     def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
-        return F.conv_transpose2d(x, self.weight.to(x.dtype), None, self.stride, self.padding)
+        return F.conv_transpose2d(x, self.weight.to(x.dtype), None, self.stride, self.border)
 
 
 class DCGAN(nn.Module):
