@@ -1,0 +1,76 @@
+"""What several tests share: small experiments, methods made for one test, a served app, a browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from pydantic import create_model
+
+from netprior_core.experiment import Experiment
+from netprior_core.methods import Method
+from shared import Server, Solve, experiment_of, serving
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Everything here is tiny: threads would spend their time waiting for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Experiment]:
+    """``tiny(seed=1, …)``: :func:`experiment_of`."""
+    return experiment_of
+
+
+@pytest.fixture
+def stub() -> Iterator[Callable[..., Method]]:
+    """``stub("kind", solve, refuses="…")``: a method that exists during this test only."""
+    members = Method.registry._members
+    before = dict(members)
+
+    def make(kind: str, solve: Solve, *, refuses: str | None = None) -> Method:
+        cls: Any = create_model(f"Stub_{kind}", __base__=Method, kind=(Literal[kind], kind))
+        cls.title = kind.title()
+        cls._solve = lambda self, problem, seed, prepared: solve(problem, seed)
+        cls.accepts = lambda self, problem: refuses
+        return cls()
+
+    yield make
+    members.clear()
+    members.update(before)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One app for the tests of a module, on a free port, with a home of its own."""
+    with serving(tmp_path_factory.mktemp("app"), "--max-size", "128") as running:
+        yield running
+
+
+# -- the browser -------------------------------------------------------------------------------------------------------------
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium: $CHROMIUM, or the one on the path; skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not chromium or not Path(chromium).exists():
+        pytest.skip("Chromium is not installed")
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield running
+        running.close()
