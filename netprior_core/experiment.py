@@ -233,7 +233,7 @@ def _measured(experiment: Experiment, images: Images, model: ForwardModel, devic
                 f"for an image of {experiment.size}×{experiment.size}. Choose a smaller image size."
             )
         top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
-        picture = fit(to_float(pixels[top : top + side, left : left + side]), side, experiment.channels)
+        picture = fit(pixels[top : top + side, left : left + side], side, experiment.channels)
     return model.measurement_of(picture.to(device))
 
 

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import pytest
 import torch
 from pydantic import create_model
+from shared import Server, Solve, experiment_of, serving
 
 from netprior_core.experiment import Experiment
 from netprior_core.methods import Method
-from shared import Server, Solve, experiment_of, serving
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from shared import SIDE, picture, steps, tiny_problem
+
 from netprior_core import metrics
 from netprior_core.experiment import Experiment, build, race_of
 from netprior_core.frames import LIMIT, decode, picture_of

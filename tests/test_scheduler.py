@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from shared import picture, steps, tiny_problem
 
 from netprior_core.methods import Method
 from netprior_core.problem import Problem, Step
 from netprior_core.race import Race
 from netprior_core.scheduler import Scheduler, give_memory_back
-from shared import picture, steps, tiny_problem
 
 Stub = Callable[..., Method]
 PATIENCE = 20.0  # seconds until something that never happens is given up; nothing here measures speed
