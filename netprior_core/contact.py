@@ -55,7 +55,8 @@ def _draw_curves(axes: Axes, race: Race) -> None:
             x, y = [i for i, _, _ in lane.curve.residual], [v for _, _, v in lane.curve.residual]
         points = [(a, b) for a, b in zip(x, y, strict=False) if math.isfinite(b)]
         if points:
-            style: dict[str, Any] = {"color": LANE_COLOURS[lane.index], "linestyle": LANE_DASHES[lane.index], "linewidth": 1.6, "label": lane.name}
+            style: dict[str, Any] = {"color": LANE_COLOURS[lane.index], "linestyle": LANE_DASHES[lane.index]}
+            style |= {"linewidth": 1.6, "label": lane.name}
             axes.plot(*zip(*points, strict=True), **style, marker="o" if len(points) == 1 else None)
     axes.set_xlabel("iteration", fontsize=8)
     axes.set_ylabel("PSNR (dB)" if race.has_truth else "residual", fontsize=8)

@@ -42,7 +42,7 @@ class GaussianNoise(Noise):
 
     kind: Literal["gaussian"] = "gaussian"
     sigma: float = setting(
-        25.0, "Standard deviation of the noise on each measurement.", ge=0, le=255, unit="of 255", label="Noise σ", main=True
+        25.0, "Standard deviation of the noise on each measurement.", ge=0, le=100, unit="of 255", label="Noise σ", main=True
     )
 
     def apply(self, clean: torch.Tensor, *, seed: int) -> torch.Tensor:

@@ -33,8 +33,9 @@ import netprior_core
 from netprior_core.errors import BadImage, InvalidSettings
 from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage, UploadedShots, parse
 from netprior_core.images import load_image, sha256_of, to_uint8
+from netprior_core.lane import Lane, LaneState
 from netprior_core.metrics import CONVENTION, SSIM_CONVENTION
-from netprior_core.race import Lane, LaneState, Race, summary
+from netprior_core.race import Race, summary
 from netprior_core.settings import shortened
 
 MAX_ZIP_BYTES = 128 * 1024 * 1024

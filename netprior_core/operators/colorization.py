@@ -22,7 +22,7 @@ class Colorization(Operator):
 
     title: ClassVar[str] = "Colorization"
     order: ClassVar[int] = 50
-    equation: ClassVar[str] = "y = 0.299 R + 0.587 G + 0.114 B + e"
+    equation: ClassVar[str] = "y = luma(x) + e"
     measures_images: ClassVar[bool] = True
 
     kind: Literal["colorization"] = "colorization"

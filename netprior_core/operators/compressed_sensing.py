@@ -32,7 +32,7 @@ class CompressedSensing(Operator):
 
     title: ClassVar[str] = "Compressed sensing"
     order: ClassVar[int] = 30
-    equation: ClassVar[str] = "y = A x + e,  A ∈ ℝ^{m×n} Gaussian"
+    equation: ClassVar[str] = "y = A x + e"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "CS-DIP and MetaDIP": {"normalisation": "1/m"},
         "low-shot paper": {"normalisation": "1"},

@@ -31,7 +31,7 @@ class Inpainting(Operator):
 
     title: ClassVar[str] = "Inpainting"
     order: ClassVar[int] = 20
-    equation: ClassVar[str] = "y = M x + e,  M keeps the visible pixels"
+    equation: ClassVar[str] = "y = M x + e"
     measures_images: ClassVar[bool] = True
 
     kind: Literal["inpainting"] = "inpainting"

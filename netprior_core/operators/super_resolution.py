@@ -28,7 +28,7 @@ class SuperResolution(Operator):
 
     title: ClassVar[str] = "Super-resolution"
     order: ClassVar[int] = 40
-    equation: ClassVar[str] = "y = D x + e,  D blurs and keeps every f-th pixel"
+    equation: ClassVar[str] = "y = D x + e"
     measures_images: ClassVar[bool] = True
 
     kind: Literal["super-resolution"] = "super-resolution"

@@ -24,7 +24,7 @@ from netprior_core.ui.session import App
 from netprior_core.ui.session import control as control_run
 from netprior_core.ui.stream import stream
 from netprior_core.ui.theme import CSS, theme
-from netprior_core.ui.wire import recorded_frames, recording_message, setup_message
+from netprior_core.ui.wire import Feed, recorded_frames, recording_message, setup_message
 
 MAX_FILE_SIZE = "20mb"
 SIZES = (32, 64, 128, 256, 512, 1024)
@@ -234,6 +234,7 @@ class Page:
     def _results(self) -> None:
         self.table = gr.HTML(results.EMPTY, elem_id="np-results")
         with gr.Row():
+            self.again = gr.Button("Show this run again", interactive=False, scale=0, min_width=200, elem_id="np-again")
             self.download = gr.DownloadButton(
                 "Download everything (zip)", interactive=False, elem_id="np-download", scale=0, min_width=240
             )
@@ -330,7 +331,8 @@ class Page:
 
         self.file.upload(opened, [self.file, self.experiment, self.nonce], everything, **QUIET)
         run = self.live.submit(self._run, [self.experiment], [self.live], concurrency_limit=None, **QUIET)
-        run.then(self._finish, [], [self.table, self.download, self.sheet], concurrency_limit=None, **QUIET)
+        run.then(self._finish, [], [self.table, self.again, self.download, self.sheet], concurrency_limit=None, **QUIET)
+        self.again.click(self._again, [], [self.live], **QUIET)
         hidden = [self.column, self.results_tab, self.learn_tab]
         demo.load(self._load, [], [*everything, *hidden], **QUIET)
 
@@ -450,17 +452,24 @@ class Page:
         session = self.app.session(request.session_hash)
         race, experiment = session.race, session.experiment
         if race is None or experiment is None or not race.done:
-            return gr.skip(), gr.skip(), gr.skip()
-        table = results.table(race, experiment)
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        table, again = results.table(race, experiment), gr.update(interactive=True)
         try:
             archive, sheet = files.save(session, race, experiment)
         except OSError as error:
             gr.Warning(
-                f"The zip could not be written ({error.strerror}). Make room on the disk and run again; the results "
-                f"stay on the page."
+                f"The zip could not be written: {error.strerror}. Make room on the disk, then press “Show this run again” "
+                "and run once more; the results stay on the page."
             )
-            return table, gr.update(interactive=False), gr.update(visible=False)
-        return table, gr.update(value=archive, interactive=True), gr.update(value=sheet, visible=True)
+            return table, again, gr.update(interactive=False), gr.update(visible=False)
+        return table, again, gr.update(value=archive, interactive=True), gr.update(value=sheet, visible=True)
+
+    def _again(self, request: gr.Request) -> Any:
+        """The tab's last run back in the live view, after the set-up was changed."""
+        session = self.app.session(request.session_hash)
+        if session.race is None or session.experiment is None or not session.race.done:
+            return gr.skip()
+        return Feed(session.race, session.experiment, session.run, None).message(lossless=True)
 
     def _load(self, request: gr.Request) -> Any:
         """A fresh page: the link's set-up or the default one, and on a first visit a recorded race to scrub."""

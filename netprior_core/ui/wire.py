@@ -15,9 +15,10 @@ from PIL import Image
 
 from netprior_core.experiment import Experiment
 from netprior_core.frames import encode, picture_of
+from netprior_core.lane import Lane
 from netprior_core.metrics import CONVENTION
 from netprior_core.problem import Problem
-from netprior_core.race import SHOTS_SHOWN, Lane, Race
+from netprior_core.race import SHOTS_SHOWN, Race
 from netprior_core.recording import Recording
 
 MAX_POINTS = 2000  # of a curve sent to the browser
