@@ -172,6 +172,9 @@ function paintNames(view, context, { right, edge, top, bottom, x, y, series, nam
     const at = reached ? right + 8 : end + 8;
     context.fillStyle = view.colours.lanes[lane];
     const name = fitText(context, names[lane], edge - at);
+    context.lineWidth = 3;
+    context.strokeStyle = view.colours.paper;
+    context.strokeText(name, at, heights[i]);
     context.fillText(name, at, heights[i]);
     return [at, heights[i], context.measureText(name).width];
   });
@@ -265,7 +268,7 @@ function updateReadout(view) {
     const point = pointAt(state, lane.id, metric, iterationAt(state, lane.id, position));
     const name = make("b", "", lane.name ?? "");
     name.style.color = `var(--np-lane-${index})`;
-    parts.push("   ", name, ` ${!point ? NONE : metric === "psnr" ? `${fixed(point[2], 2)} dB` : metric === "ssim" ? fixed(point[2], 3) : compact(point[2])}`);
+    parts.push(" ", name, ` ${!point ? NONE : metric === "psnr" ? `${fixed(point[2], 2)} dB` : metric === "ssim" ? fixed(point[2], 3) : compact(point[2])}`);
   });
   delete refs.readout.dataset.text;
   refs.readout.title = "";

@@ -56,7 +56,7 @@ function makeTile(view, index) {
     nodes[key + "Row"] = make("div", className, make("dt", "", label), nodes[key]);
     numbers.append(nodes[key + "Row"]);
   }
-  const node = make("article", "np-tile", make("div", "np-head", lineSample(index), nodes.name, nodes.state, nodes.detail), picture, make("div", "np-sub", nodes.iteration, nodes.exact), numbers);
+  const node = make("div", "np-tile", make("div", "np-head", lineSample(index), nodes.name, nodes.state, nodes.detail), picture, make("div", "np-sub", nodes.iteration, nodes.exact), numbers);
   node.dataset.lane = String(index);
   node.setAttribute("role", "listitem");
   const tile = { index, node, canvas, picture, nodes, slot: null, errorKey: null };

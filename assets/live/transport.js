@@ -125,6 +125,7 @@ function updateTransport(view) {
   setText(refs.status, text);
   refs.status.dataset.tone = tone;
   refs.progress.style.width = `${(progressOf(state) * 100).toFixed(1)}%`;
+  refs.progress.toggleAttribute("data-active", live);
   announce(view, text);
 }
 

@@ -170,6 +170,12 @@ def test_wipe_error_map_and_zoom_change_all_tiles(open_page: Any) -> None:
         page.wait_for_function(f"({PIXELS})(0) !== {plain[0]} && ({PIXELS})(1) !== {plain[1]}")
         page.click(f"[data-ref={undo}]")
         page.wait_for_function(f"({PIXELS})(0) === {plain[0]} && ({PIXELS})(1) === {plain[1]}")
+    page.hover(".np-tile canvas")
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -200)
+    page.keyboard.up("Control")
+    page.wait_for_function(f"{STATE}.zoom.k > 2 && ({PIXELS})(1) !== {plain[1]}")  # the tile beside it zooms too
+    page.click("[data-ref=zoomReset]")
     page.evaluate("(s) => { s.value = 0; s.dispatchEvent(new Event('input')); }", page.query_selector("[data-ref=wipe]"))
     page.wait_for_function(f"({PIXELS})(0) === ({PIXELS})(1) && ({PIXELS})(0) !== {plain[0]}")  # both tiles show the truth
 

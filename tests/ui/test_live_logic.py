@@ -249,6 +249,21 @@ def test_no_address_outside_and_no_global() -> None:
         assert "window." not in text.replace("window.devicePixelRatio", ""), path
 
 
+def luminance(colour: str) -> float:
+    channels = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("block", [":root", ".dark"])
+def test_text_colours_contrast_with_the_paper(block: str) -> None:
+    rules = (ASSETS / "palette.css").read_text(encoding="utf-8").split(f"{block} {{")[1].split("}")[0]
+    colours = dict(re.findall(r"--np-([\w-]+): (#\w{6});", rules))
+    for name in ("ink", "muted", "accent", "alert", "lane-0", "lane-1", "lane-2", "lane-3"):
+        low, high = sorted((luminance(colours[name]), luminance(colours["paper"])))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, name
+
+
 def test_pack_is_text_and_keeps_the_message() -> None:
     message = {"v": 1, "name": "σ", "curves": [[1, 2], [3]]}
     assert pack(None) is None
