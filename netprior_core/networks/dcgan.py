@@ -1,7 +1,8 @@
-"""DCGAN generators: the published one (Radford, Metz, Chintala 2016) and CS-DIP's flat variant (Van Veen et al. 2018, released code)."""
+"""DCGAN generators: the published one (Radford, Metz, Chintala 2016) and the flat one of CS-DIP's released code."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -57,7 +58,7 @@ class DCGAN(nn.Module):
         else:
             widths = [channels * min(8, 2 ** (doublings - 1 - i)) for i in range(doublings)]
         body: list[nn.Module] = [ConvT(latent, widths[0], 4, 1, 0), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             body += [ConvT(before, after, kernel, 2, border), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         self.body = nn.Sequential(*body)
         self.head = ConvT(widths[-1], outputs, 4, 2, 1)

@@ -1,0 +1,150 @@
+"""Pre-training a generator on a few example images: latents and weights jointly (low-shot paper, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from netprior_core.compute import Compute
+from netprior_core.methods._common import due, finite
+from netprior_core.networks.dcgan import DCGAN
+from netprior_core.networks.seeded import seeded
+from netprior_core.problem import Shape, Step, to_signed, to_unit
+
+ShotLoss = Literal["l2", "mmd"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """Weights by name and the latents ``ẑ_i`` ``(S, latent)``, float32 on the CPU, at the fp16 levels that files keep."""
+
+    weights: dict[str, torch.Tensor]
+    latents: torch.Tensor
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """As named in a prior's file."""
+        return {"latents": self.latents, **{f"network.{name}": value for name, value in self.weights.items()}}
+
+    def sample(self, generator: torch.Generator) -> torch.Tensor:
+        """A draw ``(1, latent)`` from the Gaussian fitted to the latents, ``N(μ, Σ)`` of rank ≤ S − 1.
+
+        z = μ + Σ_i c_i (ẑ_i − μ) / √(S − 1), c ~ N(0, I), has exactly that mean and covariance without forming Σ.
+        """
+        mean = self.latents.mean(dim=0, keepdim=True)
+        shots = len(self.latents)
+        c = torch.randn((1, shots), generator=generator)
+        return mean + c @ (self.latents - mean) / max(shots - 1, 1) ** 0.5
+
+
+def build(shape: Shape, latent: int, channels: int) -> DCGAN:
+    """The generator for images of ``shape``."""
+    outputs, height, width = shape
+    return DCGAN(height, width, outputs, latent=latent, channels=channels)
+
+
+def pretrain(
+    shots: torch.Tensor,
+    compute: Compute,
+    *,
+    loss: ShotLoss,
+    iterations: int,
+    learning_rate: float,
+    latent: int,
+    channels: int,
+    jitter: float,
+    batch: int,
+    kernel_width: float,
+    seed: int,
+    title: str = "Low-shot",
+) -> Generator[Step, None, Pretrained]:
+    """Fit latents and weights to the shots ``(S, C, H, W)`` in [0, 1]; yields a step an iteration, with all shots as drawn now.
+
+    l2: min over θ and z_1…z_S of (1/S) Σ ‖G(z_i + ε_i; θ) − x_i‖² (eq. 4). mmd: eq. 5, see :func:`mmd`. ``jitter`` is the standard
+    deviation of ε, fresh at each iteration (0 as published); ``batch`` shots are visited at a time (0: all).
+    Raises Unsolvable when the loss stops being a number.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count, shape = len(shots), (int(shots.shape[1]), int(shots.shape[2]), int(shots.shape[3]))
+    network = compute.module(seeded(lambda: build(shape, latent, channels), generator, scheme="dcgan"))
+    z = torch.randn((count, latent), generator=generator).to(compute.device).requires_grad_()
+    truth = to_signed(shots.to(compute.device))
+    adam = torch.optim.Adam([*network.parameters(), z], lr=learning_rate, fused=True)
+    drawn = torch.full_like(shots, 0.5, device=compute.device)
+    size = count if batch <= 0 else min(batch, count)
+    for iteration in range(1, iterations + 1):
+        inputs, targets = z, truth
+        index = None
+        if size < count:
+            index = torch.randperm(count, generator=generator)[:size].to(compute.device)
+            inputs, targets = z[index], truth[index]
+        if jitter:
+            inputs = inputs + jitter * torch.randn((size, latent), generator=generator).to(compute.device)
+        images = network(compute.activations(inputs))
+        objective = (images - targets).square().mean() if loss == "l2" else mmd(images, targets, kernel_width)
+        if due(iteration, iterations):
+            finite(objective, title, iteration)
+        adam.zero_grad(set_to_none=True)
+        objective.backward()
+        adam.step()
+        now = to_unit(images.detach())
+        drawn = now if index is None else drawn.index_copy(0, index, now)
+        yield Step(iteration, iterations, "prepare", drawn, None, objective.detach()[None], "pre-training")
+    images = settle(network, compute.activations(z.detach()))
+    yield Step(iterations, iterations, "prepare", to_unit(images), None, objective.detach()[None], "pre-trained")
+    weights = {name: _as_kept(value) for name, value in network.state_dict().items()}
+    return Pretrained(weights, _as_kept(z))
+
+
+def settle(network: nn.Module, z: torch.Tensor) -> torch.Tensor:
+    """Set BatchNorm's running statistics to those of all shots together, and return the shots as drawn ``(S, C, H, W)`` in [-1, 1].
+
+    Solving then uses these fixed statistics (evaluation mode): an image normalised by its own statistics alone is not what
+    the weights were trained for, and ends about 2 dB lower.
+    """
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    network.train()
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        images = network(z)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+    return images
+
+
+def mmd(drawn: torch.Tensor, shots: torch.Tensor, width: float = 0.0) -> torch.Tensor:
+    """Kernel maximum mean discrepancy between two sets of images, Gaussian kernel ``k(a, b) = exp(−‖a − b‖² / α)``.
+
+    mean_{i≠i'} k(g_i, g_i') + mean_{j≠j'} k(x_j, x_j') − 2 mean_{i,j} k(g_i, x_j): the unbiased estimate of Gretton et al.
+    2012, eq. 3.
+
+    As printed in the low-shot paper (eq. 5) the sums run over ordered pairs and are divided by C(S, 2), which is this times two,
+    and the cross term leaves out i = j, though nothing pairs g_i with x_i under this loss: here it runs over all pairs.
+    ``width`` is α; the paper does not give it. 0 takes the median of ‖x_j − x_j'‖² over pairs of shots.
+    """
+    a, b = drawn.flatten(1), shots.flatten(1)
+    count = len(a)
+    apart = ~torch.eye(count, dtype=torch.bool, device=a.device)
+    between = _squared_distances(b, b)
+    alpha = torch.as_tensor(width, device=a.device) if width > 0 else between[apart].median().clamp_min(1e-12)
+    pairs = count * (count - 1)
+    within = torch.exp(-_squared_distances(a, a) / alpha)[apart].sum() / pairs
+    fixed = torch.exp(-between / alpha)[apart].sum() / pairs
+    return within + fixed - 2 * torch.exp(-_squared_distances(a, b) / alpha).mean()
+
+
+def _squared_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    # Differences rather than a Gram matrix: near zero the latter loses all its digits, and there the gradient matters.
+    return torch.stack([(row - b).square().sum(dim=1) for row in a])
+
+
+def _as_kept(value: torch.Tensor) -> torch.Tensor:
+    # Files hold fp16: rounding at once makes the first run and a run from the cache the same, bit for bit.
+    value = value.detach().cpu()
+    return value.half().float().contiguous() if value.is_floating_point() else value.clone()
