@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
@@ -305,10 +306,8 @@ def test_no_cut_and_no_changed_byte_crashes_the_reader(recorded: tuple[Race, Exp
     for at in places:
         changed = bytearray(small)
         changed[at] ^= 1 << int(generator.integers(0, 8))
-        try:
+        with contextlib.suppress(InvalidSettings):
             read(bytes(changed))
-        except InvalidSettings as error:
-            assert str(error)
 
 
 # -- a full disk --------------------------------------------------------------------------------------------------------------
