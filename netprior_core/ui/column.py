@@ -1,0 +1,364 @@
+"""The set-up column: controls that show an experiment, and the events that change it.
+
+Every event handler returns a dict of component to new value; what is not in it stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from netprior_core import examples, link
+from netprior_core.errors import NetPriorError
+from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage, build
+from netprior_core.methods import Method
+from netprior_core.operators import Operator
+from netprior_core.ui import files, setup
+from netprior_core.ui.controls import control, split
+from netprior_core.ui.session import App
+from netprior_core.ui.wire import recording_message, setup_message
+
+SIZES = (32, 64, 128, 256, 512, 1024)
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+NOTHING = ""  # the empty choice of a lane
+NO_LINK = "Uploaded images cannot be in a link: share the zip of a run instead."
+Changes = dict[Any, Any]
+
+
+class Column:
+    """Builds the controls. ``live``, the live view, is set by the page before :meth:`wire`."""
+
+    live: Any
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.sizes = [size for size in SIZES if size <= app.max_size] or [app.max_size]
+        self.sets = examples.sets()
+        self.experiment = gr.State(None)
+        self.nonce = gr.State(0)  # counts the times that the controls were set anew
+        self.shape_of_operator = gr.State("")  # when one of these changes, its settings are drawn anew
+        self.shape_of_lanes = [gr.State("") for _ in range(MAX_LANES)]
+
+    def build(self) -> None:
+        """All controls, from examples to sharing."""
+        gr.HTML(
+            "<h1>NetPrior</h1><p>Recover an image from an incomplete measurement, with priors that learned from nothing, "
+            "from a few images, or from many.</p>",
+            elem_id="np-title",
+        )
+        gr.HTML("<h2><b>1</b> Examples <i>shots</i></h2>", elem_classes="np-step")
+        self.gallery = gr.Gallery(
+            value=[(files.thumbnail(found.key), found.title) for found in self.sets],
+            columns=4,
+            height=None,
+            allow_preview=False,
+            show_label=False,
+            label="Embedded examples",
+            interactive=False,
+            buttons=[],
+            elem_id="np-sets",
+        )
+        self.blurb = gr.HTML("", elem_id="np-blurb")
+        self.count = gr.Slider(
+            0, 100, value=10, step=1, label="Shots", info="Example images that a prior may learn from.", interactive=True
+        )
+        with gr.Accordion("Use your own images", open=False):
+            common: dict[str, Any] = {"type": "filepath", "file_types": ["image"], "height": 110}
+            self.shot_files = gr.File(
+                label="Examples (shots): 2 to 100 images", file_count="multiple", elem_id="np-shot-files", **common
+            )
+            self.target_file = gr.File(label="Target image", elem_id="np-target-file", **common)
+            self.target_is = gr.Radio(
+                [("the truth: measure it for me", "truth"), ("the measurement itself", "measurement")],
+                value="truth",
+                label="The target is",
+                info="A measurement has no truth to compare with, so no PSNR. Denoising, inpainting and super-resolution only.",
+                interactive=True,
+            )
+        gr.HTML("<h2><b>2</b> Target <i>x</i></h2>", elem_classes="np-step")
+        self.target = gr.Dropdown(
+            [], label="Image, held out from the shots", filterable=False, interactive=True, elem_id="np-target"
+        )
+        with gr.Row():
+            self.size = gr.Dropdown(self.sizes, label="Size (pixels)", filterable=False, interactive=True, min_width=100)
+            self.channels = gr.Dropdown(
+                [("grey", 1), ("colour", 3)], label="Channels", filterable=False, interactive=True, min_width=100
+            )
+        gr.HTML("<h2><b>3</b> Operator <i>A</i></h2>", elem_classes="np-step")
+        kinds = [(cls.title, cls.model_fields["kind"].default) for cls in Operator.registry]
+        self.operator = gr.Dropdown(kinds, label="What the camera did", filterable=False, interactive=True, elem_id="np-operator")
+        self._render_operator()
+        gr.HTML("<h2><b>4</b> Methods <i>x̂</i></h2>", elem_classes="np-step")
+        self.lanes: list[gr.Group] = []
+        self.methods: list[gr.Dropdown] = []
+        self.presets: list[gr.Dropdown] = []
+        for lane in range(MAX_LANES):
+            with gr.Group(elem_classes=f"np-lane np-lane-{lane}") as group:
+                self.lanes.append(group)
+                with gr.Row():
+                    choices: dict[str, Any] = {"filterable": False, "interactive": True, "min_width": 120}
+                    self.methods.append(gr.Dropdown([], label=f"Method {lane + 1}", elem_id=f"np-method-{lane}", **choices))
+                    self.presets.append(gr.Dropdown([], label="Settings", elem_id=f"np-preset-{lane}", **choices))
+                self._render_lane(lane)
+        gr.HTML("<h2><b>5</b> Run</h2>", elem_classes="np-step")
+        with gr.Row():
+            self.seed = gr.Number(
+                label="Seed", precision=0, minimum=0, maximum=2**31 - 1, interactive=True, min_width=100, elem_id="np-seed"
+            )
+            self.schedule = gr.Dropdown(
+                [("by iteration", "iteration"), ("by clock", "clock")],
+                label="Race",
+                filterable=False,
+                interactive=True,
+                min_width=140,
+            )
+        with gr.Accordion("Share and restore", open=False):
+            self.link = gr.Textbox(label="Link to this set-up", interactive=False, buttons=["copy"], elem_id="np-link", max_lines=2)
+            self.file = gr.File(
+                label="Open an experiment.json or a recording's zip",
+                file_types=[".json", ".zip"],
+                type="filepath",
+                height=110,
+                elem_id="np-open",
+            )
+
+    def _render_operator(self) -> None:
+        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_operator.change])
+        def operator_settings(experiment: Experiment | None) -> None:
+            if experiment is None:
+                return
+            main, more = split(experiment.operator)
+            for field in main:
+                self._field(experiment, ["operator"], field, "operator")
+            if getattr(experiment.operator, "pattern", "") == "drawn":
+                self._mask_editor(experiment)
+            for field in experiment.noise.fields():
+                self._field(experiment, ["noise"], field, "noise")
+            if [field for field in more if not field.widget]:
+                with gr.Accordion("More about this operator", open=False):
+                    for field in more:
+                        self._field(experiment, ["operator"], field, "operator")
+
+    def _render_lane(self, lane: int) -> None:
+        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_lanes[lane].change])
+        def lane_settings(experiment: Experiment | None) -> None:
+            if experiment is None or lane >= len(experiment.methods):
+                return
+            method = experiment.methods[lane]
+            main, more = split(method)
+            if not main:
+                return
+            with gr.Accordion(f"{method.title} settings", open=False):
+                for field in main:
+                    self._field(experiment, ["methods", lane], field, f"method-{lane}")
+                if more:
+                    with gr.Accordion("All other settings", open=False):
+                        for field in more:
+                            self._field(experiment, ["methods", lane], field, f"method-{lane}")
+                if method.citation:
+                    gr.Markdown(method.citation, elem_classes="np-citation")
+
+    def _field(self, experiment: Experiment, path: list[str | int], field: Any, key: str) -> None:
+        settings: Any = experiment.operator if path[0] == "operator" else experiment.noise
+        if path[0] == "methods":
+            settings = experiment.methods[int(path[1])]
+        component = control(field, getattr(settings, field.name), key)
+        if component is None:
+            return
+
+        def changed(value: Any, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            if value is None and not field.optional:
+                return gr.skip()
+            value = int(value) if field.type == "int" and value is not None else value
+            changes = self.attempt(now, lambda: setup.change(now, [*path, field.name], value), request)
+            if self.experiment not in changes:
+                return changes
+            if path[0] == "operator" and field.type == "choice":
+                changes[self.shape_of_operator] = f"{now.operator.kind}/{nonce}/{value}"
+            if path[0] == "methods":
+                changes[self.presets[int(path[1])]] = self._preset(changes[self.experiment], int(path[1]))
+            return changes
+
+        outputs = [self.experiment, self.live, self.link, self.shape_of_operator, *self.presets]
+        inputs = [component, self.experiment, self.nonce]
+        component.input(changed, inputs, outputs, trigger_mode="always_last", **QUIET)  # type: ignore[attr-defined]
+
+    def _mask_editor(self, experiment: Experiment) -> None:
+        editor = gr.ImageEditor(
+            value=files.editor_background(experiment),  # type: ignore[arg-type]
+            label="Draw over what is to be hidden",
+            type="numpy",
+            image_mode="RGBA",
+            brush=gr.Brush(default_size=18, colors=["#ffffff"], color_mode="fixed"),
+            layers=False,
+            transforms=(),
+            sources=(),
+            height=340,
+            interactive=True,
+            elem_id="np-mask",
+        )
+
+        def drawn(value: Any, now: Experiment, request: gr.Request) -> Changes:
+            mask = files.mask_of(value, now.size)
+            return gr.skip() if mask is None else self.attempt(now, lambda: setup.change(now, ["operator", "mask"], mask), request)
+
+        outputs = [self.experiment, self.live, self.link]
+        editor.change(drawn, [editor, self.experiment], outputs, trigger_mode="always_last", **QUIET)
+
+    def wire(self, tries: list[tuple[Any, Callable[..., Experiment]]]) -> None:
+        """Connect the events. ``tries`` are buttons with the experiment each of them fills in."""
+        everything = self.everything()
+
+        def value_of(component: Any, *path: str) -> None:
+            """A control that stands for one value."""
+
+            def changed(value: Any, now: Experiment, request: gr.Request) -> Changes:
+                return self.attempt(now, lambda: setup.change(now, path, value), request)
+
+            outputs = [self.experiment, self.live, self.link]
+            component.input(changed, [component, self.experiment], outputs, trigger_mode="always_last", **QUIET)
+
+        def all_of(listener: Callable[..., Any], component: Any, change: Callable[..., Experiment]) -> None:
+            """An event after which every control is set anew."""
+
+            def changed(value: Any, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+                return self._renew(now, nonce, lambda: change(now, value), request)
+
+            listener(changed, [component, self.experiment, self.nonce], everything, trigger_mode="always_last", **QUIET)
+
+        value_of(self.seed, "seed")
+        value_of(self.schedule, "schedule")
+        value_of(self.size, "size")
+        value_of(self.channels, "channels")
+        all_of(self.operator.input, self.operator, setup.with_operator)
+        all_of(self.target.input, self.target, setup.with_target)
+        all_of(self.count.input, self.count, setup.with_count)
+        all_of(self.target_is.input, self.target_is, lambda now, value: setup.change(now, ["target_is"], value))
+        for lane, (method, preset) in enumerate(zip(self.methods, self.presets, strict=True)):
+            all_of(method.input, method, partial(setup.with_method, lane=lane))
+            all_of(preset.input, preset, partial(setup.with_preset, lane=lane))
+        for button, change in tries:
+            all_of(button.click, self.nonce, change)
+
+        def pick_set(now: Experiment, nonce: int, event: gr.SelectData, request: gr.Request) -> Changes:
+            return self._renew(now, nonce, lambda: setup.from_set(self.sets[event.index].key, now.seed), request)
+
+        def target_uploaded(path: str | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            taken = self._take([path] if path else [], request)
+            return self._renew(now, nonce, lambda: setup.with_uploads(now, taken[0], None), request) if taken else gr.skip()
+
+        def shots_uploaded(paths: list[str] | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            taken = self._take(paths or [], request)
+            return self._renew(now, nonce, lambda: setup.with_uploads(now, None, taken), request) if taken else gr.skip()
+
+        self.gallery.select(pick_set, [self.experiment, self.nonce], everything, **QUIET)
+        for component, handler in (
+            (self.target_file, target_uploaded),
+            (self.shot_files, shots_uploaded),
+            (self.file, self._opened),
+        ):
+            component.upload(handler, [component, self.experiment, self.nonce], everything, **QUIET)
+
+    def everything(self) -> list[Any]:
+        """Every component that shows a part of the experiment."""
+        states = [self.experiment, self.nonce, self.shape_of_operator, *self.shape_of_lanes]
+        controls = [self.blurb, self.count, self.target_is, self.target, self.size, self.channels, self.operator]
+        return [*states, self.live, self.link, *controls, self.seed, self.schedule, *self.lanes, *self.methods, *self.presets]
+
+    def show(self, experiment: Experiment, nonce: int, request: gr.Request) -> Changes:
+        """An experiment in every control and in the live view."""
+        available, used = setup.shot_counts(experiment)
+        targets, chosen = setup.target_choices(experiment)
+        changes: Changes = {
+            self.experiment: experiment,
+            self.nonce: nonce,
+            self.shape_of_operator: f"{experiment.operator.kind}/{nonce}",
+            self.live: self._preview(experiment, request),
+            self.link: _link(experiment),
+            self.blurb: setup.blurb(experiment),
+            self.count: gr.update(maximum=max(1, available), value=used, visible=available > 0),
+            self.target_is: experiment.target_is,
+            self.target: gr.update(choices=targets, value=chosen),
+            self.size: gr.update(choices=sorted({*self.sizes, experiment.size}), value=experiment.size),
+            self.channels: experiment.channels,
+            self.operator: experiment.operator.kind,
+            self.seed: experiment.seed,
+            self.schedule: experiment.schedule,
+        }
+        kinds = [(cls.title, cls.model_fields["kind"].default) for cls in Method.registry]
+        for lane in range(MAX_LANES):
+            here = lane < len(experiment.methods)
+            kind = experiment.methods[lane].kind if here else NOTHING
+            only = lane == 0 and len(experiment.methods) == 1
+            changes[self.shape_of_lanes[lane]] = f"{kind}/{nonce}" if here else "none"
+            changes[self.lanes[lane]] = gr.update(visible=lane <= len(experiment.methods))
+            changes[self.methods[lane]] = gr.update(choices=kinds if only else [("none", NOTHING), *kinds], value=kind)
+            changes[self.presets[lane]] = self._preset(experiment, lane)
+        return changes
+
+    def attempt(self, now: Experiment, change: Callable[[], Experiment], request: gr.Request) -> Changes:
+        """One changed value, or a warning and nothing."""
+        try:
+            new = change()
+        except NetPriorError as error:
+            gr.Warning(str(error))
+            return gr.skip()
+        return {self.experiment: new, self.live: self._preview(new, request), self.link: _link(new)}
+
+    def _renew(self, now: Experiment, nonce: int, change: Callable[[], Experiment], request: gr.Request) -> Changes:
+        """Every control after a change; after one that does not fit, every control as it was."""
+        try:
+            now = change()
+        except NetPriorError as error:
+            gr.Warning(str(error))
+        return self.show(now, nonce + 1, request)
+
+    def _take(self, paths: list[str], request: gr.Request) -> list[UploadedImage]:
+        return files.take(self.app.session(request.session_hash), paths)
+
+    def _opened(self, path: str | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+        """A file from a person: an experiment or a recording."""
+        if path is None:
+            return gr.skip()
+        session = self.app.session(request.session_hash)
+        try:
+            recording = files.open_recording(path)
+            setup.check_size(recording.experiment, self.app.max_size)
+        except NetPriorError as error:
+            gr.Warning(str(error))
+            return gr.skip()
+        for sha256, pixels in recording.images.items():
+            session.keep(sha256, pixels)
+        changes = self.show(recording.experiment, nonce + 1, request)
+        if recording.lanes and not self._busy(request):
+            changes[self.live] = recording_message(recording, "A recording from a file. Press Run to compute it again.")
+        return changes
+
+    def _preset(self, experiment: Experiment, lane: int) -> Any:
+        if lane >= len(experiment.methods):
+            return gr.update(choices=[], value=None, visible=False)
+        names, used = setup.preset_choices(experiment, lane)
+        return gr.update(choices=names, value=used, visible=True)
+
+    def _busy(self, request: gr.Request) -> bool:
+        race = self.app.session(request.session_hash).race
+        return race is not None and not race.done
+
+    def _preview(self, experiment: Experiment, request: gr.Request) -> Any:
+        """The strip and the lanes of what is set up; nothing while a race is on the screen."""
+        if self._busy(request):
+            return gr.skip()
+        try:
+            setup.check_size(experiment, self.app.max_size)
+            problem, truth = build(experiment, dict(self.app.session(request.session_hash).images))
+        except NetPriorError as error:
+            return setup_message(experiment, None, None, note=str(error))
+        return setup_message(experiment, problem, truth)
+
+
+def _link(experiment: Experiment) -> str:
+    text = link.encode(experiment)
+    return f"?x={text}" if text else NO_LINK
