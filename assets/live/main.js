@@ -22,12 +22,13 @@ function draw(view) {
 /** A value of the component: a message, or its JSON text. */
 function receive(view, value) {
   const message = typeof value === "string" && value ? JSON.parse(value) : value;
+  const before = view.state.state;
   const changed = mergeMessage(view.state, message);
   if (!changed) return;
   view.messages += 1;
   if (message.hide) applyHide(view, message.hide);
   view.notice = "";
-  if (view.pending === "run" && message.type === "race") view.pending = null;
+  if (view.pending === "run" ? message.type === "race" : view.state.state !== before) view.pending = null; // it happened, whether or not the answer is here
   if (changed.run) {
     Object.assign(view, { position: null, hover: null, exact: null });
     if (!view.axisChosen) view.axis = view.state.schedule === "clock" ? "seconds" : "iteration";

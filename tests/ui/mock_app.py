@@ -241,15 +241,15 @@ def stream(request: gr.Request) -> Iterator[dict[str, Any]]:
             time.sleep(0.7)
     yield race.message(strip=True)
     last = (race.state, race.iteration)
-    while race.state not in ("finished", "stopped"):
+    while last[0] not in ("finished", "stopped"):
         time.sleep(pause)
         with LOCK:
             if race.state == "running":
                 race.iteration += int(asked.get("stride", 1))
             if (race.state, race.iteration) == last:
                 continue
-            last = (race.state, race.iteration)
             message = race.message(lossless=race.state != "running")
+            last = (race.state, race.iteration)
         yield message
 
 

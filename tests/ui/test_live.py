@@ -95,7 +95,7 @@ def test_a_recording_is_scrubbed_without_the_server(open_page: Any) -> None:
 
 def test_a_race_runs_pauses_steps_resumes_and_stops(open_page: Any) -> None:
     page = open_page("?show=setup&lanes=2&fps=15&total=4000")
-    page.wait_for_function(f"{STATE}.state.type === 'setup'")
+    page.wait_for_function(f"{STATE}.tiles.length === 2")
     page.evaluate("document.querySelectorAll('.np-tile canvas')[0].dataset.kept = 'yes'")
     page.click("[data-ref=run]")
     assert page.is_disabled("[data-ref=run]")  # a second press has nothing to press
