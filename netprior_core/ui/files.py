@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import numpy as np
 from PIL import Image
 
@@ -20,6 +19,7 @@ from netprior_core.frames import picture_of
 from netprior_core.images import read_upload, sha256_of
 from netprior_core.race import Race
 from netprior_core.recording import MAX_ZIP_BYTES, Recording, open_any, png, read, to_pixels, write
+from netprior_core.ui.say import inform, warn
 from netprior_core.ui.session import Session
 from netprior_core.ui.setup import reduced
 from netprior_core.ui.wire import recording_message
@@ -33,16 +33,16 @@ def take(session: Session, paths: list[str]) -> list[UploadedImage]:
         try:
             picture = read_upload(path)
         except BadImage as error:
-            gr.Warning(str(error), duration=20)
+            warn(str(error), duration=20)
             continue
         if picture.notes:
-            gr.Info(f"{name}: {', '.join(picture.notes)}.")
+            inform(f"{name}: {', '.join(picture.notes)}.")
         pixels = to_pixels(reduced(picture.array))
         digest = sha256_of(pixels)
         session.keep(digest, pixels)
         taken.append(UploadedImage(sha256=digest, name=name))
     if len(paths) > MAX_SHOTS:
-        gr.Warning(f"At most {MAX_SHOTS} examples are used; the first {MAX_SHOTS} were taken.")
+        warn(f"At most {MAX_SHOTS} examples are used; the first {MAX_SHOTS} were taken.")
     return taken
 
 

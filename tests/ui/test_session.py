@@ -1,0 +1,244 @@
+"""Tabs: what the server keeps for each, what a button does to a run, and that closing one ends and removes everything."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from shared import picture, steps, tiny_problem
+
+from netprior_core.errors import InvalidSettings
+from netprior_core.experiment import Experiment, UploadedImage
+from netprior_core.images import sha256_of
+from netprior_core.methods import Method
+from netprior_core.problem import Problem, Step
+from netprior_core.race import Race
+from netprior_core.recording import MAX_ZIP_BYTES
+from netprior_core.ui import files, session
+from netprior_core.ui.session import App, Session, control
+from netprior_core.ui.stream import stream
+
+Tiny = Callable[..., Experiment]
+Stub = Callable[..., Method]
+PATIENCE = 20.0
+
+
+def endless(problem: Problem, seed: int) -> Iterator[Step]:
+    for i in range(1, 1_000_000):
+        time.sleep(0.002)
+        yield Step(i, 1_000_000, "solve", picture(0.5), picture(0.5), torch.tensor([1.0]))
+
+
+def race(method: Method) -> Race:
+    return Race(tiny_problem, [(method, method.title, "")])
+
+
+@pytest.fixture
+def app() -> App:
+    return App(torch.device("cpu"), 128, fps=50)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)
+
+
+def test_a_tab_has_one_session_and_old_ones_go(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "MAX_SESSIONS", 3)
+    first = app.session("a")
+    assert app.session("a") is first
+    first.images["x"] = np.zeros((2, 2), np.uint8)
+    folder = first.scratch()
+    assert folder.is_dir()
+    for key in ("b", "c"):
+        app.session(key)
+    app.session("a")
+    app.session("d")  # "b" was used the longest time ago
+    assert app.session("a") is first
+    assert set(app._sessions) == {"c", "d", "a"}
+    app.close("a")
+    app.close("a")
+    app.close(None)
+    assert not folder.exists()
+    assert app.session("a") is not first
+
+
+def test_images_of_a_tab_are_bounded_and_the_oldest_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "MAX_IMAGE_BYTES", 250)
+    tab = Session()
+    for name in "abcd":
+        tab.keep(name, np.zeros((10, 10), np.uint8))
+    assert list(tab.images) == ["c", "d"]
+    tab.keep("large", np.zeros((100, 100), np.uint8))
+    assert list(tab.images) == ["large"]
+
+
+def test_running_again_ends_the_run_before(app: App, stub: Stub, tiny: Tiny) -> None:
+    tab = app.session("a")
+    one, two = race(stub("one", endless)), race(stub("two", endless))
+    first = app.start(tab, one, tiny())
+    until(lambda: one.lanes[0].iteration > 0)
+    second = app.start(tab, two, tiny())
+    assert first != second
+    assert len(second) >= 16  # nobody guesses it
+    until(lambda: one.done and two.lanes[0].iteration > 0)
+    assert app.find(first) is None
+    assert app.find(second) is two
+    app.close("a")
+    until(lambda: two.done)
+    assert app.find(second) is None
+
+
+def test_buttons_act_on_their_own_run_only(app: App, stub: Stub, tiny: Tiny) -> None:
+    running = race(stub("one", endless))
+    run = app.start(app.session("a"), running, tiny())
+    until(lambda: running.lanes[0].iteration > 0)
+    assert control(app, "someone else's", "stop") == {"ok": False, "message": "This run has ended."}
+    assert control(app, "", "stop")["ok"] is False
+    assert control(app, run, "explode") == {"ok": False, "message": "Unknown action."}
+    assert control(app, run, "pause")["ok"]
+    until(lambda: running.state == "paused")
+    at = running.lanes[0].iteration
+    assert control(app, run, "step")["ok"]
+    until(lambda: running.lanes[0].iteration == at + 1)
+    assert control(app, run, "resume")["ok"]
+    until(lambda: running.lanes[0].iteration > at + 1)
+    assert control(app, run, "stop")["ok"]
+    until(lambda: running.done)
+    assert control(app, run, "pause")["ok"] is False
+
+
+def test_a_stream_ends_with_the_final_state_and_exact_pictures(app: App, stub: Stub, tiny: Tiny) -> None:
+    running = race(stub("s", steps([0.1, 0.5, 0.9])))
+    run = app.start(app.session("a"), running, tiny())
+
+    async def collect() -> list[dict[str, Any]]:
+        return [message async for message in stream(app, running, tiny(), run, None)]
+
+    messages = asyncio.run(asyncio.wait_for(collect(), PATIENCE))
+    assert messages[-1]["state"] == "finished"
+    assert messages[-1]["lanes"][0]["state"] == "finished"
+    pictures = [m["lanes"][0]["picture"] for m in messages if "picture" in m["lanes"][0]]
+    assert pictures[-1]["lossless"] is True
+    assert pictures[-1]["iteration"] == 3
+
+
+def test_a_stream_of_a_race_that_had_ended_still_says_so(app: App, stub: Stub, tiny: Tiny) -> None:
+    done = race(stub("s", steps([0.1]))).run()
+
+    async def collect() -> list[dict[str, Any]]:
+        return [message async for message in stream(app, done, tiny(), "run", None)]
+
+    (only,) = asyncio.run(asyncio.wait_for(collect(), PATIENCE))
+    assert only["state"] == "finished"
+    assert only["lanes"][0]["picture"]["lossless"] is True
+
+
+def test_leaving_a_stream_asks_the_race_to_stop(app: App, stub: Stub, tiny: Tiny) -> None:
+    running = race(stub("endless", endless))
+    run = app.start(app.session("a"), running, tiny())
+
+    async def leave() -> None:
+        messages = stream(app, running, tiny(), run, None)
+        async for message in messages:
+            if message["lanes"][0]["iteration"] > 0:
+                break
+        await messages.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(asyncio.wait_for(leave(), PATIENCE))
+    until(lambda: running.done)
+    assert running.state == "stopped"
+
+
+# -- files --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the person is told."""
+    words: list[str] = []
+    for name in ("Warning", "Info"):
+        monkeypatch.setattr(f"gradio.{name}", lambda message, **_: words.append(message))
+    return words
+
+
+def test_usable_uploads_are_kept_and_broken_ones_are_named(tmp_path: Path, said: list[str]) -> None:
+    good, broken, small = tmp_path / "good.png", tmp_path / "broken.png", tmp_path / "small.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(good)
+    broken.write_bytes(good.read_bytes()[:200])
+    Image.fromarray(pixels[:1, :1]).save(small)
+    tab = Session()
+    taken = files.take(tab, [str(good), str(broken), str(small)])
+    assert taken == [UploadedImage(sha256=sha256_of(pixels), name="good.png")]
+    np.testing.assert_array_equal(tab.images[taken[0].sha256], pixels)
+    assert len(said) == 2
+    assert "broken.png" in said[0]
+    assert "small.png" in said[1]
+
+
+def test_a_name_is_not_markup(tmp_path: Path, said: list[str]) -> None:
+    file = tmp_path / "<img src=x onerror=alert(1)>.png"
+    file.write_bytes(b"no image")
+    files.take(Session(), [str(file)])
+    assert "<img" not in said[0]
+
+
+def test_more_than_a_hundred_uploads_are_cut_with_a_word(tmp_path: Path, said: list[str]) -> None:
+    file = tmp_path / "a.png"
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(file)
+    assert len(files.take(Session(), [str(file)] * 103)) == 100
+    assert "At most 100" in said[-1]
+
+
+def test_a_drawn_mask_is_read_at_the_images_size() -> None:
+    layer = np.zeros((64, 64, 4), np.uint8)
+    layer[:32, :, 3] = 255
+    mask = files.mask_of({"layers": [layer]}, 16)
+    assert mask is not None
+    import base64
+    import io
+
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(mask))))
+    assert pixels.shape == (16, 16)
+    assert (pixels[:8] == 255).all()
+    assert (pixels[8:] == 0).all()
+    for nothing in (None, {}, {"layers": []}, {"layers": [None]}, {"layers": [layer[:8, :8]]}, "x"):
+        assert files.mask_of(nothing, 16) is None
+
+
+def test_a_file_that_is_too_large_is_not_even_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "large.zip"
+    with file.open("wb") as out:
+        out.truncate(MAX_ZIP_BYTES + 1)
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("read"))
+    with pytest.raises(InvalidSettings, match="larger than"):
+        files.open_recording(str(file))
+
+
+def test_a_first_visit_without_its_file_is_an_empty_page(tmp_path: Path) -> None:
+    assert files.first_visit(tmp_path / "missing.zip") is None
+    (tmp_path / "damaged.zip").write_bytes(b"PK\x03\x04")
+    assert files.first_visit(tmp_path / "damaged.zip") is None
+
+
+def test_only_one_zip_of_a_tab_is_kept(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from netprior_core.experiment import race_of
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    experiment = tiny(methods=[{"kind": "adjoint"}])
+    tab = Session()
+    for run in ("first", "second"):
+        tab.run = run
+        archive, _ = files.save(tab, race_of(experiment, {}).run(), experiment)
+    assert [p.name for p in tmp_path.rglob("*.zip")] == [Path(archive).name]
+    assert "second" in archive

@@ -1,0 +1,189 @@
+"""The set-up column without a browser: one choice at a time changes an experiment, and never into one that does not fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from netprior_core import examples
+from netprior_core.errors import InvalidSettings
+from netprior_core.experiment import MAX_LANES, UploadedImage, build, parse
+from netprior_core.methods import Method
+from netprior_core.operators import Operator
+from netprior_core.ui import setup
+from netprior_core.ui.controls import control, split
+
+KEYS = [found.key for found in examples.sets()]
+KINDS = [cls.model_fields["kind"].default for cls in Operator.registry]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_choosing_a_set_fills_a_form_that_can_be_run(key: str) -> None:
+    experiment = setup.from_set(key, seed=9)
+    assert experiment.seed == 9
+    problem, truth = build(experiment, {})
+    assert truth is not None
+    assert 1 <= len(experiment.methods) <= MAX_LANES
+    assert any(method.accepts(problem) is None for method in experiment.methods)
+    assert setup.set_key(experiment) == key
+    choices, used = setup.target_choices(experiment)
+    assert len(choices) == examples.get(key).n_targets
+    assert used == 0
+    available, count = setup.shot_counts(experiment)
+    assert available == examples.get(key).n_shots
+    assert count == (0 if problem.shots is None else len(problem.shots))
+
+
+def test_an_unknown_set_is_refused() -> None:
+    with pytest.raises(InvalidSettings, match="nowhere"):
+        setup.from_set("nowhere")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_operator_can_be_chosen_and_keeps_the_rest(kind: str) -> None:
+    before = setup.from_set("coins", seed=4)
+    after = setup.with_operator(before, kind)
+    assert after.operator.kind == kind
+    assert (after.seed, after.target, after.shots, after.size) == (before.seed, before.target, before.shots, before.size)
+    assert [m.kind for m in after.methods] == [m.kind for m in before.methods]
+    assert setup.with_operator(after, kind).methods == after.methods
+
+
+def test_an_operator_that_measures_no_pictures_takes_the_truth_back() -> None:
+    image = UploadedImage(sha256="ab" * 32)
+    measured = setup.change(setup.with_uploads(setup.from_set("faces"), image, None), ["operator"], {"kind": "denoising"})
+    measured = setup.change(measured, ["target_is"], "measurement")
+    assert setup.with_operator(measured, "compressed-sensing").target_is == "truth"
+    assert setup.with_operator(measured, "inpainting").target_is == "measurement"
+
+
+def test_one_value_is_changed_and_the_old_experiment_stays() -> None:
+    before = setup.from_set("faces")
+    after = setup.change(before, ["noise", "sigma"], 3)
+    assert after.noise.sigma == 3  # type: ignore[attr-defined]
+    assert before != after
+    assert setup.change(after, ["noise", "sigma"], before.noise.sigma) == before  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["size"], 7),
+        (["noise", "sigma"], 999),
+        (["methods", 0, "kind"], "magic"),
+        (["seed"], None),
+        (["target", "index"], -1),
+        (["x"], 1),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused(path: list[str | int], value: object) -> None:
+    with pytest.raises(InvalidSettings):
+        setup.change(setup.from_set("faces"), path, value)
+
+
+def test_methods_come_and_go_and_one_always_stays() -> None:
+    experiment = setup.change(setup.from_set("faces"), ["methods"], [{"kind": "adjoint"}])
+    assert setup.with_method(experiment, "", lane=0).methods == experiment.methods
+    for lane in range(1, MAX_LANES):
+        experiment = setup.with_method(experiment, "dip", lane=lane)
+    assert [m.kind for m in experiment.methods] == ["adjoint", "dip", "dip", "dip"]
+    assert setup.with_method(experiment, "dip", lane=MAX_LANES).methods == experiment.methods
+    experiment = setup.with_method(experiment, None, lane=0)
+    assert [m.kind for m in experiment.methods] == ["dip", "dip", "dip"]
+    with pytest.raises(InvalidSettings, match="magic"):
+        setup.with_method(experiment, "magic", lane=1)
+
+
+@pytest.mark.parametrize("operator", KINDS)
+@pytest.mark.parametrize("method", [cls.model_fields["kind"].default for cls in Method.registry])
+def test_a_chosen_method_has_the_settings_suited_to_the_operator(operator: str, method: str) -> None:
+    experiment = setup.with_method(setup.with_operator(setup.from_set("histology"), operator), method, lane=0)
+    assert experiment.methods[0] == experiment.methods[0].suited(experiment.operator)
+    names, used = setup.preset_choices(experiment, 0)
+    assert used in names
+    assert used != setup.CHANGED
+
+
+def test_presets_are_chosen_by_name_and_a_changed_one_says_so() -> None:
+    experiment = setup.with_method(setup.from_set("faces"), "dip", lane=0)
+    for name in type(experiment.methods[0]).presets:
+        chosen = setup.with_preset(experiment, name, lane=0)
+        assert setup.preset_choices(chosen, 0)[1] == name
+    changed = setup.change(experiment, ["methods", 0, "learning_rate"], 0.0123)
+    names, used = setup.preset_choices(changed, 0)
+    assert used == setup.CHANGED
+    assert setup.CHANGED in names
+    assert setup.with_preset(changed, setup.CHANGED, lane=0) == changed
+    assert setup.with_preset(changed, "no such preset", lane=0) == changed
+    assert setup.CHANGED not in setup.preset_choices(experiment, 0)[0]
+
+
+def test_targets_and_counts_of_embedded_sets() -> None:
+    experiment = setup.from_set("faces")
+    assert setup.with_target(experiment, 5).target.index == 5  # type: ignore[union-attr]
+    assert setup.with_target(experiment, "upload") == experiment
+    assert setup.with_target(experiment, None) == experiment
+    assert setup.with_count(experiment, 3.0).shots.count == 3  # type: ignore[union-attr]
+    with pytest.raises(InvalidSettings):
+        setup.with_count(experiment, 500)
+
+
+def test_uploads_replace_target_and_shots_each_on_their_own() -> None:
+    image = UploadedImage(sha256="ab" * 32, name="<b>me</b>.png")
+    experiment = setup.from_set("faces")
+    with_target = setup.with_uploads(experiment, image, None)
+    assert with_target.target == image
+    assert with_target.shots == experiment.shots
+    choices, used = setup.target_choices(with_target)
+    assert used == "upload"
+    assert choices[-1][1] == "upload"
+    back = setup.with_target(with_target, 2)
+    assert back.target.source == "embedded"
+    with_shots = setup.with_uploads(experiment, None, [image, image])
+    assert setup.shot_counts(with_shots) == (0, 2)
+    assert "2 shots" in setup.blurb(with_shots)
+    assert setup.with_count(with_shots, 7) == with_shots
+    assert setup.set_key(setup.with_uploads(experiment, image, [image])) == setup.DEFAULT_SET
+
+
+def test_images_larger_than_the_server_allows_are_refused() -> None:
+    experiment = setup.change(setup.from_set("astronaut"), ["size"], 512)
+    with pytest.raises(InvalidSettings, match=r"512×512.*256×256.*--max-size"):
+        setup.check_size(experiment, 256)
+    setup.check_size(experiment, 512)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"), [(100, 90, (100, 90)), (1024, 3, (1024, 3)), (2050, 1025, (683, 341)), (3000, 9, (1000, 3))]
+)
+def test_large_uploads_are_reduced_by_block_averages(height: int, width: int, expected: tuple[int, int]) -> None:
+    array = np.random.default_rng(0).random((height, width, 3), dtype=np.float32)
+    small = setup.reduced(array)
+    assert small.shape == (*expected, 3)
+    assert float(small.mean()) == pytest.approx(float(array.mean()), abs=0.02)
+    if expected == (height, width):
+        assert small is array
+
+
+@pytest.mark.parametrize("cls", [*Method.registry, *Operator.registry], ids=lambda c: c.model_fields["kind"].default)
+def test_every_setting_has_a_control_that_shows_its_value_and_bounds(cls: type) -> None:
+    settings = cls()
+    main, more = split(settings)
+    assert len(main) <= 3
+    assert {f.name for f in (*main, *more)} == {f.name for f in settings.fields()}
+    for field in settings.fields():
+        component = control(field, getattr(settings, field.name), "x")
+        if component is None:
+            assert field.widget
+            continue
+        assert component.elem_id == f"np-x-{field.name}"
+        assert component.value == getattr(settings, field.name) or field.optional or field.type == "text"  # type: ignore[attr-defined]
+        for bound in ("minimum", "maximum"):
+            if hasattr(component, bound):
+                assert getattr(component, bound) == getattr(field, bound)
+
+
+def test_what_the_form_says_is_an_experiment_again() -> None:
+    for key in KEYS[:3]:
+        experiment = setup.from_set(key)
+        assert parse(experiment.to_json()) == experiment
