@@ -54,6 +54,11 @@ function updateTabs(view) {
   view.refs.log.setAttribute("aria-pressed", String(view.log));
 }
 
+/** A method that is through keeps its last estimate: its curve goes on as a thin level line while the others run. */
+function holds(state, lane) {
+  return lane.state === "finished" || lane.state === "stopped" || (state.type === "recording" && lane.state !== "failed");
+}
+
 /** Everything the plot needs in CSS pixels: scales, series per lane, or null when there is nothing to draw yet. */
 function curveGeometry(view, context, width, height) {
   const { state, metric, axis } = view;
@@ -71,7 +76,9 @@ function curveGeometry(view, context, width, height) {
   const x = makeScale(low, Math.max(high, log ? low * 10 : 10), left, right, log, width < 480 ? 4 : 7);
   x.known = high > 0;
   const y = range ? makeScale(range.low, range.high, bottom, top, range.log, 5) : null;
-  return { left, right, edge: width, top, bottom, x, y, series, names };
+  const end = timelineEnd(state, axis);
+  const ends = lanes.map((lane, i) => (holds(state, lane) ? Math.max(end, series[i].x.at(-1) ?? 0) : series[i].x.at(-1) ?? 0));
+  return { left, right, edge: width, top, bottom, x, y, series, ends, names };
 }
 
 function paintCurves(view) {
@@ -138,7 +145,7 @@ function compactTick(value) {
   return value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5) ? value.toExponential(0).replace("e+", "e").replace("-", "−") : String(value);
 }
 
-function paintLine(view, context, { x, y }, series, lane) {
+function paintLine(view, context, { x, y, ends }, series, lane) {
   const points = thinPolyline(series.x, series.y, x, y);
   if (!points.length) return;
   context.strokeStyle = view.colours.lanes[lane];
@@ -149,6 +156,8 @@ function paintLine(view, context, { x, y }, series, lane) {
   points.forEach(([px, py], i) => (i ? context.lineTo(px, py) : context.moveTo(px, py)));
   context.stroke();
   context.setLineDash([]);
+  const [lastX, lastY] = points.at(-1);
+  if (x.at(ends[lane]) > lastX + 1) { context.lineWidth = 1; line(context, lastX, lastY, x.at(ends[lane]), lastY); }
   if (points.length === 1) dot(context, points[0][0], points[0][1], view.colours.lanes[lane]);
 }
 
@@ -160,14 +169,14 @@ function dot(context, x, y, colour) {
 }
 
 /** Names at the line ends, moved apart where they would touch. Returns the places they took. */
-function paintNames(view, context, { right, edge, top, bottom, x, y, series, names }) {
+function paintNames(view, context, { right, edge, top, bottom, x, y, series, ends, names }) {
   const shown = series.map((s, lane) => ({ lane, s })).filter(({ s }) => s.x.length);
-  const ends = shown.map(({ s }) => Math.min(bottom, Math.max(top, y.at(s.y.at(-1)))));
-  const heights = spreadLabels(ends, 15, top, bottom);
+  const wished = shown.map(({ s }) => Math.min(bottom, Math.max(top, y.at(s.y.at(-1)))));
+  const heights = spreadLabels(wished, 15, top, bottom);
   context.textAlign = "left";
   context.textBaseline = "middle";
-  return shown.map(({ lane, s }, i) => {
-    const end = Math.min(right, x.at(s.x.at(-1)));
+  return shown.map(({ lane }, i) => {
+    const end = Math.min(right, x.at(ends[lane]));
     const reached = end > right - 12;
     const at = reached ? right + 8 : end + 8;
     context.fillStyle = view.colours.lanes[lane];

@@ -172,6 +172,10 @@ function timelineEnd(state, axis) {
 function progressOf(state) {
   const lanes = state.lanes.filter((lane) => lane.state !== "refused");
   if (!lanes.length || state.type !== "race") return 0;
-  const done = (lane) => (["finished", "failed", "stopped"].includes(lane.state) ? 1 : lane.state === "running" && lane.total ? lane.iteration / lane.total : 0);
-  return Math.min(1, lanes.reduce((sum, lane) => sum + done(lane), 0) / lanes.length);
+  const over = (lane) => ["finished", "failed", "stopped"].includes(lane.state);
+  const done = (lane) => (over(lane) ? lane.total ?? 1 : lane.state === "running" ? lane.iteration : 0);
+  // a lane in preparation counts its pre-training steps as total: take the longest solve instead
+  const solve = Math.max(1, ...lanes.map((lane) => (lane.state === "preparing" ? 0 : lane.total ?? 0)));
+  const all = lanes.reduce((sum, lane) => sum + (lane.state === "preparing" ? solve : lane.total || 1), 0);
+  return Math.min(1, lanes.reduce((sum, lane) => sum + done(lane), 0) / all);
 }

@@ -192,6 +192,23 @@ def test_the_error_ramp_is_even_in_lightness() -> None:
 
 
 @needs_node
+def test_progress_weighs_lanes_by_their_iterations() -> None:
+    got = evaluate(
+        RACE
+        + """
+        const lanes = [{ id: 0, state: "running", iteration: 50, total: 300 }];
+        lanes.push({ id: 1, state: "finished", iteration: 1, total: 1 });
+        mergeMessage(state, message("a", 1, { lanes }));
+        const short = progressOf(state);
+        lanes[1] = { id: 1, state: "preparing", iteration: 900, total: 1500 };
+        mergeMessage(state, message("a", 2, { lanes }));
+        return [short, progressOf(state)];
+        """
+    )
+    assert got == [pytest.approx(51 / 301), pytest.approx(50 / 600)]
+
+
+@needs_node
 def test_words() -> None:
     got = evaluate(
         """
