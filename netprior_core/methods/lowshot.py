@@ -20,6 +20,15 @@ from netprior_core.settings import setting
 #: Part of every key: raised when the meaning of the weights changes, so that older files are not found any more.
 RECIPE = 1
 
+_PUBLISHED = {
+    "channels": 64,
+    "pretrain_iterations": 50_000,
+    "latent_iterations": 1250,
+    "latent_jitter": 0.0,
+    "batch": 0,
+    "tv_weight": 0.0,
+}
+
 
 class LowShot(Method):
     """Low-shot prior: pre-train a DCGAN on the example images, then search its latent space, then refine latent and weights.
@@ -45,14 +54,8 @@ class LowShot(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "live": {},
         "live, MMD": {"loss": "mmd"},
-        "as published": {"channels": 64, "pretrain_iterations": 50_000, "latent_jitter": 0.0, "tv_weight": 0.0},
-        "as published, MMD": {
-            "channels": 64,
-            "pretrain_iterations": 50_000,
-            "latent_jitter": 0.0,
-            "tv_weight": 0.0,
-            "loss": "mmd",
-        },
+        "as published": _PUBLISHED,
+        "as published, MMD": {**_PUBLISHED, "loss": "mmd"},
     }
 
     kind: Literal["low-shot"] = "low-shot"
@@ -60,13 +63,13 @@ class LowShot(Method):
         "l2", "l2: each latent draws its example. mmd: the drawn images as a set resemble the examples.", main=True
     )
     pretrain_iterations: int = setting(1500, "Steps of Adam on the examples.", ge=1, le=200_000, main=True, log=True)
-    latent_iterations: int = setting(1250, "Steps of Adam on the latent alone.", ge=0, le=20_000, log=True)
+    latent_iterations: int = setting(400, "Steps of Adam on the latent alone.", ge=0, le=20_000, log=True)
     joint_iterations: int = setting(350, "Steps of Adam on latent and weights.", ge=0, le=20_000, main=True, log=True)
     pretrain_learning_rate: float = setting(1e-3, "Step size of pre-training.", ge=1e-6, le=1.0, log=True)
     latent_learning_rate: float = setting(5e-2, "Step size of the latent stage.", ge=1e-6, le=1.0, log=True)
     joint_learning_rate: float = setting(1e-4, "Step size of the joint stage.", ge=1e-7, le=1.0, log=True)
     latent_jitter: float = setting(1.0, "Standard deviation of the noise on the latents while pre-training.", ge=0, le=10)
-    tv_weight: float = setting(0.0, "Weight of the total variation in the joint stage.", ge=0, le=100, label="TV weight")
+    tv_weight: float = setting(0.02, "Weight of the total variation in the joint stage.", ge=0, le=100, label="TV weight")
     batch: int = setting(32, "Examples visited at a time while pre-training; 0 takes all.", ge=0, le=1000)
     kernel_width: float = setting(
         0.0, "Width α of the MMD's kernel; 0 takes the median squared distance between examples.", ge=0, le=1e9

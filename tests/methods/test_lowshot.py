@@ -1,0 +1,143 @@
+"""What is particular to low-shot priors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from netprior_core import priors
+from netprior_core.compute import choose
+from netprior_core.methods._shots import Pretrained, build, mmd, settle
+from netprior_core.methods.lowshot import LowShot
+from netprior_core.metrics import psnr
+from netprior_core.networks.seeded import seeded
+
+TINY = {"pretrain_iterations": 40, "latent_iterations": 12, "joint_iterations": 12, "channels": 4, "latent": 8}
+
+
+def _run(method: LowShot, problem: Any, seed: int = 0) -> list[tuple[str, str, int, torch.Tensor | None, dict[str, Any]]]:
+    return [
+        (s.stage, s.phase, s.iteration, None if s.output is None else s.output.clone(), dict(s.info))
+        for s in method.solve(problem, seeds=[seed])
+    ]
+
+
+def test_preparation_streams_all_shots_and_learns_them(make_problem: Any) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    steps = _run(LowShot(**{**TINY, "pretrain_iterations": 200, "channels": 8, "latent_jitter": 0.0}), problem)
+    prepared = [(iteration, output) for stage, _, iteration, output, _ in steps if stage == "prepare"]
+    assert [i for i, _ in prepared] == [*range(1, 201), 200]
+    assert all(output is not None and output.shape == problem.shots.shape for _, output in prepared)
+    quality = [psnr(output, problem.shots).mean().item() for _, output in prepared]
+    assert quality[-1] > quality[0] + 8
+
+
+def test_stages_follow_one_another(make_problem: Any) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    phases = [(phase, iteration) for stage, phase, iteration, _, _ in _run(LowShot(**TINY), problem) if stage == "solve"]
+    assert phases == [("latent" if i <= 12 else "joint", i) for i in range(1, 25)]
+
+
+@pytest.mark.parametrize("loss", ["l2", "mmd"])
+def test_the_second_run_starts_solving_at_once_and_is_the_same(make_problem: Any, loss: str) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    first, second = (_run(LowShot(loss=loss, **TINY), problem) for _ in range(2))  # type: ignore[arg-type]
+    assert [phase for stage, phase, *_ in second if stage == "prepare"] == ["cached"]
+    solved = [[output for stage, _, _, output, _ in run if stage != "prepare"] for run in (first, second)]
+    assert all(torch.equal(a, b) for a, b in zip(*solved, strict=True))  # type: ignore[arg-type]
+
+
+def test_the_runs_seed_leaves_pretraining_alone(make_problem: Any) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    _run(LowShot(**TINY), problem, seed=0)
+    assert next(iter(_run(LowShot(**TINY), problem, seed=1)))[1] == "cached"
+
+
+def test_other_shots_or_settings_are_learned_anew(make_problem: Any) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    method = LowShot(**TINY)
+    key = method.key(problem.shots)
+    assert key == method.model_copy(update={"joint_iterations": 5, "tv_weight": 3.0, "precision": "float32"}).key(problem.shots)
+    assert key != method.key(problem.shots[:-1])
+    changed = {"loss": "mmd", "pretrain_iterations": 41, "latent": 9, "channels": 5, "latent_jitter": 0.5, "pretrain_seed": 1}
+    for name, value in {**changed, "batch": 2}.items():
+        assert key != method.model_copy(update={name: value}).key(problem.shots), name
+
+
+def test_an_unwritable_cache_is_said_and_the_run_goes_on(make_problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    monkeypatch.setattr(priors, "remember", lambda *_: "No room to keep it.")
+    steps = _run(LowShot(**TINY), problem)
+    assert [info["note"] for *_, info in steps if "note" in info] == ["No room to keep it."]
+    assert steps[-1][0] == "result"
+
+
+def test_a_damaged_cache_is_learned_anew(make_problem: Any) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    method = LowShot(**TINY)
+    key = method.key(problem.shots)
+    priors.remember(key, {"latents": torch.zeros(6, 8), "network.head.weight": torch.zeros(3)}, {})
+    assert _run(method, problem)[0][1] == "pre-training"
+
+
+def test_shots_of_another_size_or_too_few_are_refused(make_problem: Any) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    small = replace(problem, shots=problem.shots[..., ::2, ::2])
+    assert "same size" in (LowShot().accepts(small) or "")
+    one = replace(problem, shots=problem.shots[:1])
+    assert LowShot().accepts(one) is None
+    assert "two" in (LowShot(loss="mmd").accepts(one) or "")
+
+
+def test_one_shot_and_small_batches_work(make_problem: Any) -> None:
+    problem, _ = make_problem("denoising")
+    assert _run(LowShot(**TINY), replace(problem, shots=problem.shots[:1]))[-1][0] == "result"
+    steps = _run(LowShot(**TINY, batch=4), problem)
+    assert steps[0][3].shape == problem.shots.shape  # type: ignore[union-attr]
+
+
+def test_latents_are_sampled_with_the_mean_and_covariance_of_the_shots() -> None:
+    latents = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    g = torch.Generator().manual_seed(1)
+    draws = torch.cat([Pretrained({}, latents).sample(g) for _ in range(4000)])
+    torch.testing.assert_close(draws.mean(0), latents.mean(0), atol=0.1, rtol=0)
+    torch.testing.assert_close(draws.T.cov(), latents.T.cov(), atol=0.15, rtol=0.1)
+
+
+def test_samples_lie_in_the_span_of_the_shots() -> None:
+    latents = torch.randn(3, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64).float()
+    z = Pretrained({}, latents).sample(torch.Generator().manual_seed(1)) - latents.mean(0)
+    basis = latents - latents.mean(0)
+    assert torch.linalg.matrix_rank(torch.cat([basis, z]), tol=1e-4).item() == 2
+
+
+def test_mmd_by_hand() -> None:
+    g, x = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), torch.tensor([0.0, 2.0]).view(2, 1, 1, 1)
+    k = lambda d: float(torch.exp(torch.tensor(-(d**2) / 4.0)))  # noqa: E731
+    expected = k(1) + k(2) - 2 * (k(0) + k(2) + k(1) + k(1)) / 4
+    assert mmd(g, x, 4.0).item() == pytest.approx(expected, abs=1e-6)
+    assert mmd(g, x).item() == pytest.approx(expected, abs=1e-6)  # the median of one squared distance, 4
+
+
+def test_mmd_does_not_depend_on_the_order_of_the_images() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.rand(5, 1, 4, 4, generator=g), torch.rand(5, 1, 4, 4, generator=g)
+    torch.testing.assert_close(mmd(a, b), mmd(a[[2, 0, 1, 4, 3]], b.flip(0)))
+
+
+def test_solving_uses_the_statistics_of_all_shots() -> None:
+    net = seeded(lambda: build((1, 16, 16), 8, 4), 0, scheme="dcgan")
+    z = torch.randn(6, 8)
+    together = settle(net, z)
+    assert not net.training
+    alone = torch.cat([net(z[i : i + 1]) for i in range(6)])
+    torch.testing.assert_close(alone, together, atol=0.05, rtol=0)  # variances differ by n / (n − 1)
+
+
+def test_key_does_not_depend_on_the_device_chosen() -> None:
+    shots = torch.rand(2, 1, 16, 16)
+    assert LowShot(precision="float32").key(shots) == LowShot(precision="bfloat16").key(shots)
+    assert choose("float32", "cpu").dtype == torch.float32
