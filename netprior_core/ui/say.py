@@ -1,4 +1,4 @@
-"""Telling the person something in a corner of the page. Gradio shows these texts as HTML: a stranger's words in them must not be."""
+"""Telling the person something in a corner of the page. Gradio shows these texts as HTML, which a stranger's words must not be."""
 
 from __future__ import annotations
 
