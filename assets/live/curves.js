@@ -4,8 +4,8 @@ const METRICS = { psnr: "PSNR, dB", ssim: "SSIM", residual: "residual ‖A x̂ �
 const KEY_SHAPES = {
   best: ["M1 8L4.5 1.5L8 8z", true, "best so far"],
   stop: ["M4.5 .8L8.2 4.5L4.5 8.2L.8 4.5z", true, "stopping rule"],
-  oracle: ["M4.5 .8L8.2 4.5L4.5 8.2L.8 4.5z", false, "oracle: needs the truth"],
-  result: ["M4.5 1.5a3 3 0 1 0 .01 0z", true, "what is returned"],
+  oracle: ["M4.5 -1L10 4.5L4.5 10L-1 4.5z", false, "oracle: needs the truth"],
+  result: ["M4.5 2.5a2 2 0 1 0 .01 0z", true, "what is returned"],
 };
 
 function wireCurves(view) {
@@ -195,14 +195,20 @@ function fitText(context, text, width) {
   return `${text}…`;
 }
 
+/** The hollow oracle first and the dot of the result last: at one point both can be read. */
+function inOrder(marks) {
+  const order = ["oracle", "stop", "best", "result"];
+  return [...marks].sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind));
+}
+
 /** Marks of the server, and the best so far of each lane where the server marks none. */
 function allMarks(view) {
   const { state, metric } = view;
   const marks = state.marks.filter((mark) => mark.kind !== "best" || metric === "psnr");
-  if (metric !== "psnr") return marks;
+  if (metric !== "psnr") return inOrder(marks);
   const marked = new Set(marks.filter((mark) => mark.kind === "best").map((mark) => mark.lane));
   const own = state.lanes.filter((lane) => lane.best && !marked.has(lane.id)).map((lane) => ({ lane: lane.id, kind: "best", iteration: lane.best.iteration, label: "" }));
-  return [...marks, ...own];
+  return inOrder([...marks, ...own]);
 }
 
 function paintMarks(view, context, geometry, taken) {
@@ -225,7 +231,7 @@ function paintMark(context, kind, px, py, colour, paper) {
   const path = new Path2D(shape);
   context.lineWidth = 3;
   context.strokeStyle = paper;
-  context.stroke(path);
+  if (kind !== "result") context.stroke(path); // a halo, which would hide an oracle at the same point
   context.fillStyle = filled ? colour : paper;
   context.fill(path);
   context.lineWidth = 1.4;

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from abc import ABCMeta
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -77,6 +78,17 @@ def spread(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _postprocess(self: gr.HTML, value: dict[str, Any] | None) -> str | None:
+    return pack(value)
+
+
+# A class, and not an override on the instance: an update of the component (``gr.update(hide=…)``) makes a new instance of
+# its class. Made without gradio's metaclass, which would write a .pyi file beside this one.
+LiveView: type[gr.HTML] = ABCMeta.__new__(
+    type(gr.HTML), "LiveView", (gr.HTML,), {"__module__": __name__, "postprocess": _postprocess}
+)
+
+
 def live_view(
     value: dict[str, Any] | None,
     server_functions: Sequence[Callable[..., Any]],
@@ -93,8 +105,8 @@ def live_view(
     unknown = sorted(set(hide) - set(PARTS))
     if unknown:
         raise ValueError(f"cannot hide {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
-    view = gr.HTML(  # an instance: gradio writes a .pyi beside every subclass
-        value=pack(value),
+    return LiveView(
+        value=value,
         html_template=template(),
         css_template="",
         js_on_load=script(),
@@ -104,5 +116,3 @@ def live_view(
         server_functions=[spread(function) for function in server_functions],
         hide=list(hide),
     )
-    view.postprocess = pack  # type: ignore[assignment,method-assign]  # handlers yield plain messages
-    return view

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from netprior_core.ui.live import ASSETS, pack, script, spread, template
+from netprior_core.ui.live import ASSETS, live_view, pack, script, spread, template
 
 PURE = "\n".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in ("state", "words", "axes"))
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -285,6 +285,20 @@ def test_pack_is_text_and_keeps_the_message() -> None:
     message = {"v": 1, "name": "σ", "curves": [[1, 2], [3]]}
     assert pack(None) is None
     assert json.loads(pack(message) or "") == message
+
+
+def test_a_component_made_anew_still_packs() -> None:
+    first = live_view({"v": 1}, [])
+    again = type(first)(value={"v": 1, "hide": []})  # what gr.update does for one session
+    assert first.value == '{"v":1}'
+    assert again.postprocess({"v": 2}) == '{"v":2}'
+    assert first.get_block_name() == "html"
+    assert not Path(ASSETS.parents[1], "netprior_core", "ui", "live.pyi").exists()
+
+
+def test_hiding_an_unknown_part_is_refused() -> None:
+    with pytest.raises(ValueError, match="the parts are strip, transport"):
+        live_view(None, [], ["tile"])
 
 
 def test_spread_hands_over_plain_arguments_and_the_request() -> None:
