@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -42,7 +42,6 @@ class ExampleSet:
     """Images of one class: shots to learn from (none for a single image) and held-out targets.
 
     size: native working side in pixels; channels: 1 or 3; credit: who made the images and on what terms, as far as known.
-    setup: the experiment that choosing the set fills in.
     """
 
     key: str
@@ -54,7 +53,6 @@ class ExampleSet:
     shot_crops: tuple[Crop, ...]
     target_crops: tuple[Crop, ...]
     target_names: tuple[str, ...]
-    setup: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def n_shots(self) -> int:
@@ -172,11 +170,10 @@ def _class(
     crops: Sequence[Crop],
     held_out: Sequence[int],
     noun: str,
-    setup: Mapping[str, Any] | None = None,
 ) -> ExampleSet:
     shots, targets = _split(crops, held_out)
     names = tuple(f"{noun} {i + 1}" for i in range(len(targets)))
-    return ExampleSet(key, title, blurb, credit, size, channels, shots, targets, names, setup or {})
+    return ExampleSet(key, title, blurb, credit, size, channels, shots, targets, names)
 
 
 def _single(
@@ -187,9 +184,8 @@ def _single(
     channels: Literal[1, 3],
     crop: Crop,
     size: int = 128,
-    setup: Mapping[str, Any] | None = None,
 ) -> ExampleSet:
-    return ExampleSet(key, title, blurb, credit, size, channels, (), (crop,), (title,), setup or {})
+    return ExampleSet(key, title, blurb, credit, size, channels, (), (crop,), (title,))
 
 
 def _tiles(source: str, side: int, rows: int, columns: int) -> list[Crop]:

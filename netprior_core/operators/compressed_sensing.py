@@ -44,7 +44,6 @@ class CompressedSensing(Operator):
         "Measurements per image value. At 0.1 there are ten times fewer measurements than unknowns.",
         ge=0.005,
         le=1.0,
-        unit="m/n",
         label="Ratio m/n",
         main=True,
         log=True,

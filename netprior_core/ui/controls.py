@@ -23,8 +23,13 @@ def control(field: FieldSpec, value: Any, key: str) -> gr.components.Component |
         low, high = field.minimum, field.maximum
         whole = field.type == "int"
         step = field.step or (1 if whole else None)
-        if low is not None and high is not None and not field.log and not field.optional:
-            return gr.Slider(low, high, value=value, step=step or _step(low, high), **common)
+        if (
+            low is not None
+            and high is not None
+            and not field.optional
+            and (not field.log or (0 < high / (low or high) <= 1000 and not whole))
+        ):
+            return gr.Slider(low, high, value=value, step=step or (low if field.log else _step(low, high)), **common)
         return gr.Number(value=value, minimum=low, maximum=high, precision=0 if whole else None, step=step or 0.001, **common)
     return gr.Textbox(value="" if value is None else str(value), **common)
 

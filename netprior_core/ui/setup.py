@@ -14,6 +14,7 @@ from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage, parse
 from netprior_core.methods import Method
 from netprior_core.operators import Operator
 from netprior_core.settings import Settings
+from netprior_core.setups import SETUPS
 
 DEFAULT_SET = "faces"
 MAX_UPLOAD_SIDE = 1024  # uploads are reduced to this side before anything else happens
@@ -46,7 +47,7 @@ def from_set(key: str, seed: int = 0) -> Experiment:
         "methods": [{"kind": "dip"}, {"kind": "adjoint"}],
         "seed": seed,
     }
-    return parse({**setup, **found.setup})
+    return parse({**setup, **SETUPS.get(key, {})})
 
 
 def with_operator(experiment: Experiment, kind: str) -> Experiment:

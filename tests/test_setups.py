@@ -1,0 +1,38 @@
+"""Every embedded set fills the form with an experiment that can be run as it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from netprior_core import examples
+from netprior_core.experiment import build
+from netprior_core.setups import SETUPS
+from netprior_core.ui.learn import CARDS
+from netprior_core.ui.setup import from_set
+
+
+def test_every_set_has_a_setup_and_no_setup_lacks_its_set() -> None:
+    assert {found.key for found in examples.sets()} == set(SETUPS)
+
+
+@pytest.mark.parametrize("key", sorted(SETUPS))
+def test_every_method_of_a_setup_accepts_its_problem(key: str) -> None:
+    experiment = from_set(key)
+    problem, truth = build(experiment, {})
+    assert truth is not None
+    assert [method.accepts(problem) for method in experiment.methods] == [None] * len(experiment.methods)
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.title)
+def test_every_card_is_short_and_can_be_tried(card) -> None:  # type: ignore[no-untyped-def]
+    import re
+
+    words = re.sub(r"<[^>]+>", "", card.text).split()
+    assert len(words) <= 70
+    experiment = card.experiment()
+    problem, _ = build(experiment, {})
+    assert all(method.accepts(problem) is None for method in experiment.methods)
+
+
+def test_there_are_at_most_eight_cards() -> None:
+    assert len(CARDS) <= 8
