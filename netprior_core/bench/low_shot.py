@@ -40,7 +40,7 @@ CROP = (4, 20, 84, 100)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options besides --quick and --json."""
     parser.add_argument("--data", type=Path, help=f"folder that holds {CELEBA}; without it only embedded sets are used")
-    parser.add_argument("--sets", nargs="*", default=["coins", "histology"], help="embedded sets, with at least 10 shots and 8 targets")
+    parser.add_argument("--sets", nargs="*", default=["coins", "histology"], help="embedded sets with enough shots and targets")
     parser.add_argument("--shots", type=int, default=10)
     parser.add_argument("--images", type=int, default=8, help="held-out images of each set")
     parser.add_argument("--ratio", type=float, default=0.05, help="m/n")
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     """A row for each set and method, then how far low-shot is ahead."""
     images = 2 if options.quick else options.images
     device = pick_device(options.device)
-    print(f"Compressed sensing, m/n = {options.ratio}, A ~ N(0, 1/m), σ = {options.sigma}/255, {options.size}×{options.size}, {device}")
+    print(f"Compressed sensing, m/n = {options.ratio}, A ~ N(0, 1/m), σ = {options.sigma}/255, {options.size} px, {device}")
     print(CONVENTION)
     names = options.sets[:1] if options.quick else list(options.sets)
     if options.data is not None:

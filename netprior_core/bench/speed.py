@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options besides --quick and --json."""
     parser.add_argument("--size", type=int, default=128, help="side of the image in pixels")
     parser.add_argument("--seeds", type=int, default=5, help="paired runs")
-    parser.add_argument("--iterations", type=int, default=300, help="iterations of each run; quality is the mean over the last sixth")
+    parser.add_argument("--iterations", type=int, default=300, help="of each run; quality is the mean over the last sixth")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
 
 
@@ -43,10 +43,11 @@ def run(options: argparse.Namespace, report: Report) -> None:
         key = f"seed {seed}"
         rows.append(report.cached(key) or report.row(key, run=key, **_paired(size, iterations, seed, device)))
     columns = [name for name in rows[0] if name not in ("key", "run")]
-    report.row(run="mean", **{name: statistics.fmean(row[name] for row in rows) for name in columns})
+    means: dict[str, Any] = {name: statistics.fmean(row[name] for row in rows) for name in columns}
+    report.row(run="mean", **means)
 
 
-def _paired(size: int, iterations: int, seed: int, device: torch.device) -> dict[str, float]:
+def _paired(size: int, iterations: int, seed: int, device: torch.device) -> dict[str, Any]:
     problem, truth = _problem(size, seed, device)
     method = DeepImagePrior(iterations=iterations)
     runs: dict[str, Iterator[tuple[torch.Tensor, torch.Tensor]]] = {
@@ -67,17 +68,15 @@ def _paired(size: int, iterations: int, seed: int, device: torch.device) -> dict
     for stream in runs.values():
         stream.close()  # type: ignore[attr-defined]
     ms = {name: 1e3 * statistics.median(values[WARM_UP:]) for name, values in seconds.items()}
-    output, average = (
-        {name: statistics.fmean(pair[i] for pair in pairs) for name, pairs in quality.items()} for i in (0, 1)
-    )
+    raw, averaged = ({name: statistics.fmean(pair[i] for pair in pairs) for name, pairs in quality.items()} for i in (0, 1))
     return {
         "ours_ms": ms["ours"],
         "plain_ms": ms["plain"],
         "ratio": ms["ours"] / ms["plain"],
-        "ours_psnr": output["ours"],
-        "plain_psnr": output["plain"],
-        "difference": output["ours"] - output["plain"],
-        "difference_averaged": average["ours"] - average["plain"],
+        "ours_psnr": raw["ours"],
+        "plain_psnr": raw["plain"],
+        "difference": raw["ours"] - raw["plain"],
+        "difference_averaged": averaged["ours"] - averaged["plain"],
     }
 
 
