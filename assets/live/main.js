@@ -89,6 +89,7 @@ function start(element, trigger, props, server, watch) {
   const view = makeView(element, trigger, server);
   element.netpriorDispose = () => dispose(view);
   element.netpriorView = view; // for the tests and the curious: nothing reads it
+  view.receive = (value) => receive(view, value);
   readColours(view);
   watchSurroundings(view);
   makeStrip(view);

@@ -3,6 +3,7 @@
 const PAUSE_ICON = "M2.4 1.5h2.6v9H2.4zM7 1.5h2.6v9H7z";
 const PLAY_ICON = "M2.5 1.2v9.6L10.6 6z";
 const ASK_AFTER = 120; // ms of rest before the server is asked for exact frames
+const STOP_ANSWER = 3000; // ms after which a race that does not say it stopped is taken as stopped: Run must come back
 const RUN_ANSWER = 6000; // ms until Run can be pressed again when the server says nothing
 
 function running(state) {
@@ -41,10 +42,18 @@ async function control(view, action) {
   if (view.pending || !running(view.state)) return;
   view.pending = action;
   mark(view, "transport");
-  const answer = await askServer(view, "control", view.state.run, action);
+  const { run } = view.state;
+  if (action === "stop") setTimeout(() => assumeStopped(view, run), STOP_ANSWER);
+  const answer = await askServer(view, "control", run, action);
   if (view.pending === action) view.pending = null;
   view.notice = !answer ? "The server did not answer. Is it still running?" : answer.ok ? "" : answer.message || `Could not ${action}.`;
   mark(view, "transport");
+}
+
+function assumeStopped(view, run) {
+  if (view.state.run !== run || !running(view.state)) return;
+  view.state.state = "stopped";
+  mark(view, "transport", "text");
 }
 
 async function askServer(view, name, ...args) {

@@ -134,6 +134,17 @@ def test_scrubbing_back_while_running_asks_for_exact_frames(open_page: Any) -> N
     wait_state(page, "stopped")
 
 
+def test_a_race_the_server_forgot_can_be_stopped(open_page: Any) -> None:
+    page = open_page("?show=recording&lanes=1")
+    page.wait_for_function(f"{STATE}.tiles.length === 1")
+    lost = {"v": 1, "type": "race", "run": "lost", "seq": 1, "state": "paused", "lanes": []}
+    page.evaluate(f"(message) => {STATE}.receive(message)", lost)
+    page.wait_for_function("!document.querySelector('[data-ref=stop]').disabled")
+    page.click("[data-ref=stop]")
+    page.wait_for_function("document.querySelector('[data-ref=status]').textContent.includes('over')")
+    page.wait_for_function("!document.querySelector('[data-ref=run]').disabled")
+
+
 def test_keys_typed_into_a_field_are_text(open_page: Any) -> None:
     page = open_page("?show=recording&lanes=1")
     page.wait_for_function(f"{STATE}.tiles.length === 1")
