@@ -29,7 +29,8 @@ RATIO, SIGMA = 0.05, 1.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--set", nargs="*", default=list(SHIPPED), choices=[s.key for s in examples.sets() if s.n_shots], help="embedded sets (default: all)")
+    known = [found.key for found in examples.sets() if found.n_shots]
+    parser.add_argument("--set", nargs="*", default=list(SHIPPED), choices=known, help="embedded sets (default: all shipped)")
     parser.add_argument("--out", type=Path, default=priors.CHECKPOINTS, help="folder for the files")
     parser.add_argument("--targets", type=int, default=4, help="held-out targets measured for the card")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
