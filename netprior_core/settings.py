@@ -36,14 +36,17 @@ def setting(
     step: float | None = None,
     log: bool = False,
     widget: str = "",
+    when: tuple[str, Any] | None = None,
     max_length: int | None = None,
 ) -> Any:
     """Declare one setting: a pydantic field with bounds, help, unit and what a control needs to know.
 
     ``main`` marks the (at most three) settings shown unfolded. ``log`` asks for a logarithmic
-    control. ``widget`` names a special control ("mask": a drawing on the target image).
+    control. ``widget`` names a special control ("mask": a drawing on the target image). ``when`` is (another setting, value):
+    the control is only shown while that setting has that value.
     """
     extra: Any = {"unit": unit, "label": label, "main": main, "step": step, "log": log, "widget": widget}
+    extra["when"] = when
     return Field(default, ge=ge, le=le, max_length=max_length, description=help, json_schema_extra=extra)
 
 
@@ -65,6 +68,7 @@ class FieldSpec:
     log: bool
     optional: bool
     widget: str
+    when: tuple[str, Any] | None
 
 
 class Settings(BaseModel):
@@ -140,6 +144,7 @@ def _field_spec(name: str, info: Any) -> FieldSpec:
         log=bool(extra.get("log")),
         optional=optional,
         widget=extra.get("widget", ""),
+        when=extra.get("when"),
     )
 
 

@@ -39,12 +39,22 @@ class Inpainting(Operator):
         "random", "What is hidden: random pixels, a box, or your drawing.", main=True
     )
     keep: float = setting(
-        0.5, "Fraction of the pixels that stay visible, for random pixels.", ge=0.01, le=1.0, unit="of pixels", main=True
+        0.5, "Fraction of the pixels that stay visible.", ge=0.01, le=1.0, unit="of pixels", main=True, when=("pattern", "random")
     )
-    box_size: float = setting(0.4, "Side of the hidden box.", ge=0.02, le=0.98, unit="of the side", label="Box size", main=True)
-    box_row: float = setting(0.5, "Centre of the box, from the top.", ge=0, le=1, unit="of the height", label="Box centre, down")
+    box_size: float = setting(
+        0.4, "Side of the hidden box.", ge=0.02, le=0.98, unit="of the side", label="Box size", main=True, when=("pattern", "box")
+    )
+    box_row: float = setting(
+        0.5, "Centre of the box, from the top.", ge=0, le=1, unit="of the height", label="Box centre, down", when=("pattern", "box")
+    )
     box_column: float = setting(
-        0.5, "Centre of the box, from the left.", ge=0, le=1, unit="of the width", label="Box centre, across"
+        0.5,
+        "Centre of the box, from the left.",
+        ge=0,
+        le=1,
+        unit="of the width",
+        label="Box centre, across",
+        when=("pattern", "box"),
     )
     mask: str = setting(
         "",

@@ -18,6 +18,7 @@ from netprior_core.methods import Method
 from netprior_core.operators import Operator
 from netprior_core.ui import files, setup
 from netprior_core.ui.controls import control, split
+from netprior_core.ui.say import warn
 from netprior_core.ui.session import App
 from netprior_core.ui.wire import recording_message, setup_message
 
@@ -206,7 +207,7 @@ class Column:
             return gr.skip() if mask is None else self.attempt(now, lambda: setup.change(now, ["operator", "mask"], mask), request)
 
         outputs = [self.experiment, self.live, self.link]
-        editor.change(drawn, [editor, self.experiment], outputs, trigger_mode="always_last", **QUIET)
+        editor.input(drawn, [editor, self.experiment], outputs, trigger_mode="always_last", **QUIET)
 
     def wire(self, tries: list[tuple[Any, Callable[..., Experiment]]]) -> None:
         """Connect the events. ``tries`` are buttons with the experiment each of them fills in."""
@@ -277,7 +278,7 @@ class Column:
             self.nonce: nonce,
             self.shape_of_operator: f"{experiment.operator.kind}/{nonce}",
             self.live: self._preview(experiment, request),
-            self.link: _link(experiment),
+            self.link: _link(experiment, request),
             self.blurb: setup.blurb(experiment),
             self.count: gr.update(maximum=max(1, available), value=used, visible=available > 0),
             self.target_is: experiment.target_is,
@@ -304,16 +305,16 @@ class Column:
         try:
             new = change()
         except NetPriorError as error:
-            gr.Warning(str(error))
+            warn(str(error))
             return gr.skip()
-        return {self.experiment: new, self.live: self._preview(new, request), self.link: _link(new)}
+        return {self.experiment: new, self.live: self._preview(new, request), self.link: _link(new, request)}
 
     def _renew(self, now: Experiment, nonce: int, change: Callable[[], Experiment], request: gr.Request) -> Changes:
         """Every control after a change; after one that does not fit, every control as it was."""
         try:
             now = change()
         except NetPriorError as error:
-            gr.Warning(str(error))
+            warn(str(error))
         return self.show(now, nonce + 1, request)
 
     def _take(self, paths: list[str], request: gr.Request) -> list[UploadedImage]:
@@ -328,7 +329,7 @@ class Column:
             recording = files.open_recording(path)
             setup.check_size(recording.experiment, self.app.max_size)
         except NetPriorError as error:
-            gr.Warning(str(error))
+            warn(str(error))
             return gr.skip()
         for sha256, pixels in recording.images.items():
             session.keep(sha256, pixels)
@@ -359,6 +360,10 @@ class Column:
         return setup_message(experiment, problem, truth)
 
 
-def _link(experiment: Experiment) -> str:
+def _link(experiment: Experiment, request: gr.Request) -> str:
+    """The address of this page with the experiment in it."""
     text = link.encode(experiment)
-    return f"?x={text}" if text else NO_LINK
+    if text is None:
+        return NO_LINK
+    page = request.headers.get("referer") or request.headers.get("origin") or ""
+    return f"{page.split('?')[0].split('#')[0]}?x={text}"

@@ -35,8 +35,8 @@ def control(field: FieldSpec, value: Any, key: str) -> gr.components.Component |
 
 
 def split(settings: Settings) -> tuple[list[FieldSpec], list[FieldSpec]]:
-    """(the settings shown at once, the folded ones). Without any marked as main, the first two are shown."""
-    fields = list(settings.fields())
+    """(the settings shown at once, the folded ones), without those that mean nothing now. None marked as main: the first two."""
+    fields = [f for f in settings.fields() if f.when is None or getattr(settings, f.when[0]) == f.when[1]]
     main = [f for f in fields if f.main][:3] or fields[:2]
     return main, [f for f in fields if f not in main]
 

@@ -48,14 +48,14 @@ def take(session: Session, paths: list[str]) -> list[UploadedImage]:
 
 def mask_of(value: Any, size: int) -> str | None:
     """What was drawn in the editor as a base64 PNG, white where pixels are to be hidden; None when nothing can be read."""
-    if not isinstance(value, dict) or not value.get("layers"):
+    if not isinstance(value, dict):
         return None
-    layers = [np.asarray(layer) for layer in value["layers"] if layer is not None]
-    painted = np.max([layer[..., 3] for layer in layers], axis=0) if layers else None
+    layers = [np.asarray(layer)[..., 3] for layer in value.get("layers") or [] if layer is not None]
+    painted = np.max(layers, axis=0) if layers else None
     if painted is None or min(painted.shape) < size:
         return None
-    rows = np.arange(size) * painted.shape[0] // size + painted.shape[0] // (2 * size)
-    columns = np.arange(size) * painted.shape[1] // size + painted.shape[1] // (2 * size)
+    rows = (np.arange(size) * 2 + 1) * painted.shape[0] // (2 * size)  # centres of the image's pixels in the enlarged drawing
+    columns = (np.arange(size) * 2 + 1) * painted.shape[1] // (2 * size)
     hidden = painted[np.ix_(rows, columns)] > 127
     return base64.b64encode(png((hidden * 255).astype(np.uint8))).decode()
 

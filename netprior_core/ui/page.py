@@ -17,6 +17,7 @@ from netprior_core.experiment import Experiment, race_of
 from netprior_core.ui import api, files, learn, results, setup
 from netprior_core.ui.column import QUIET, Column
 from netprior_core.ui.live import PARTS, live_view
+from netprior_core.ui.say import warn
 from netprior_core.ui.session import App
 from netprior_core.ui.session import control as control_run
 from netprior_core.ui.stream import stream
@@ -145,7 +146,7 @@ class Page:
                 setup.check_size(found, self.app.max_size)
                 experiment, linked = found, True
             except NetPriorError as error:
-                gr.Warning(str(error))
+                warn(str(error))
         changes = self.column.show(experiment, 1, request)
         recorded = None if linked else files.first_visit(FIRST_VISIT)
         parts = [name for name in hide if name in PARTS]

@@ -69,7 +69,7 @@ def setup_message(experiment: Experiment, problem: Problem | None, truth: Any, n
         state = "refused" if reason else "ready"
         lanes.append({"id": index, "name": name, "detail": detail, "state": state, "message": reason or ""})
     message: dict[str, Any] = {"v": 1, "type": "setup", "run": "", "seq": 0, "state": "idle", "note": note}
-    message |= {"lanes": lanes, "curves": []}
+    message |= {"lanes": lanes, "curves": [], "convention": "" if problem is not None and truth is None else CONVENTION}
     if problem is not None:
         shots = [] if problem.shots is None else [picture_of(shot) for shot in problem.shots[:SHOTS_SHOWN]]
         message["strip"] = strip(
@@ -188,7 +188,7 @@ class Feed:
         for lane in self.race.lanes:
             if lane.result is not None and lane.state == "finished" and lane.curve.iteration:
                 marks.append({"lane": lane.index, "kind": "result", "iteration": lane.result.returns, "label": "returned"})
-            if lane.best is not None:
+            if lane.best is not None and self.race.done:
                 marks.append({"lane": lane.index, "kind": "oracle", "iteration": lane.best[1], "label": "oracle"})
         return marks
 
