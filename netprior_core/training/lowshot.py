@@ -17,6 +17,7 @@ from netprior_core.metrics import psnr
 from netprior_core.noise import GaussianNoise
 from netprior_core.operators import Operator
 from netprior_core.problem import Problem
+from netprior_core.training._cards import write_readme
 
 SUMMARY = "pre-train the low-shot priors of embedded sets and write checkpoints/lowshot-SET.safetensors"
 
@@ -41,6 +42,7 @@ def run(options: argparse.Namespace) -> None:
     for name in options.set:
         path = train(name, options.out, targets=options.targets, device=pick_device(options.device))
         print(f"{path.name}: {path.stat().st_size / 2**20:.2f} MiB")
+        write_readme(options.out)
 
 
 def train(name: str, folder: Path, *, targets: int, device: torch.device) -> Path:
