@@ -8,9 +8,10 @@ from netprior_core import priors
 
 _INTRODUCTION = """# Shipped priors
 
-Small networks that let the examples start at once. Every file is safetensors (no pickle), stored in half precision; its header holds the
-card shown here. NetPrior finds a file by its key, a hash of the training images and of every setting that the weights depend on, so a file
-may be missing or deleted: what it held is then learned live. Each can be made again with the command in its card.
+Small networks that let the examples start at once. Every file is safetensors (no pickle), stored in half precision; its header
+holds the card shown here. NetPrior finds a file by its key, a hash of the training images and of every setting that the weights
+depend on, so a file may be missing or deleted: what it held is then learned live. Each can be made again with the command in its
+card.
 
 PSNR in dB: images in [0, 1], estimate clipped, peak 1, mean squared error over all pixels and channels.
 """
