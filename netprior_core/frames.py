@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 LIMIT = 200
+LIMIT_BYTES = 24 * 1024 * 1024  # of a lane: four of them fit into a zip that can be opened again
 FIRST_RATIO = 1.03
 
 
@@ -46,7 +47,7 @@ def decode(data: bytes, grey: bool = False) -> np.ndarray:
 
 
 class FrameStore:
-    """Frames of one lane by iteration. At most ``LIMIT`` are kept besides the pinned ones (best, final)."""
+    """Frames of one lane by iteration. At most ``LIMIT`` of ``LIMIT_BYTES`` are kept besides the pinned ones (best, final)."""
 
     def __init__(self) -> None:
         self._frames: dict[int, bytes] = {}
@@ -65,12 +66,12 @@ class FrameStore:
     def add(self, iteration: int, pixels: np.ndarray) -> None:
         """Keep a frame and set the next iteration that is due; every second one goes when there are too many."""
         self._store(iteration, pixels)
-        if len(self._frames) - len(self._pinned) > LIMIT:
-            order = [i for i in sorted(self._frames) if i not in self._pinned]
+        order = [i for i in sorted(self._frames) if i not in self._pinned]
+        while len(order) > 2 and (len(order) > LIMIT or sum(len(self._frames[i]) for i in order) > LIMIT_BYTES):
             frames = dict(self._frames)
             for i in order[1::2]:
                 del frames[i]
-            self._frames = frames
+            self._frames, order = frames, order[::2]
             self._ratio *= self._ratio
         self._next = max(iteration + 1, math.ceil(iteration * self._ratio))
 

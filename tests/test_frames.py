@@ -70,6 +70,20 @@ def test_pinned_frames_outlive_every_thinning() -> None:
     assert {1, 2, 77} <= set(store.iterations())
 
 
+def test_large_frames_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)  # about 3 KB, incompressible
+    monkeypatch.setattr("netprior_core.frames.LIMIT_BYTES", 20_000)
+    store = FrameStore()
+    for i in range(1, 200):
+        if store.due(i):
+            store.add(i, noise)
+        assert sum(len(data) for _, data in store.items()) <= 20_000
+    store.pin(199, noise)
+    assert store.iterations()[0] == 1
+    assert store.iterations()[-1] == 199
+    assert len(store) >= 3
+
+
 def test_the_frame_at_an_iteration_is_the_one_before_it_or_the_first() -> None:
     store = FrameStore()
     assert store.at(3) is None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -165,6 +167,22 @@ def test_a_race_whose_turn_raises_fails_and_the_worker_goes_on(stub: Stub, sched
     assert "beyond repair" in broken.message
     assert broken.lanes[0].state == "failed"
     assert scheduler.place(broken) == 0
+
+
+def test_the_worker_keeps_nothing_of_a_finished_race(stub: Stub, scheduler: Scheduler) -> None:
+    def finished() -> weakref.ref[Race]:
+        one = race(stub("a", steps([0.5])))
+        scheduler.submit(one)
+        until(lambda: one.done and scheduler._line == [])
+        return weakref.ref(one)
+
+    held = finished()
+
+    def gone() -> bool:
+        gc.collect()
+        return held() is None
+
+    until(gone)
 
 
 def test_giving_memory_back_is_harmless() -> None:

@@ -20,7 +20,7 @@ def add(app: App) -> None:
     """Register the endpoint in the Blocks being built."""
 
     async def run(experiment: dict) -> AsyncIterator[dict]:  # gradio reads these types
-        """Run an experiment on embedded images. Yields {"state", "rows"} about twice a second; the last one is the result."""
+        """Run an experiment on embedded images. Yields {"state", "place", "rows", …} twice a second; the last one is the result."""
         try:
             parsed = parse(experiment)
             check_size(parsed, app.max_size)
@@ -31,16 +31,16 @@ def add(app: App) -> None:
         try:
             while not race.done:
                 await asyncio.sleep(0.5)
-                yield _state(race)
+                yield _state(race, app.scheduler.place(race))
         finally:
             race.stop()
             app.scheduler.wake()
         if race.state == "failed":
             raise gr.Error(race.message, print_exception=False)
-        yield _state(race)
+        yield _state(race, 0)
 
     gr.api(run, api_name="run", concurrency_limit=4)
 
 
-def _state(race: Any) -> dict[str, Any]:
-    return {"state": race.state, "operator": race.description, "convention": CONVENTION, "rows": summary(race)}
+def _state(race: Any, place: int) -> dict[str, Any]:
+    return {"state": race.state, "place": place, "operator": race.description, "convention": CONVENTION, "rows": summary(race)}

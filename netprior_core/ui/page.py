@@ -14,6 +14,7 @@ import torch
 from netprior_core import link
 from netprior_core.errors import InvalidSettings, NetPriorError
 from netprior_core.experiment import Experiment, race_of
+from netprior_core.recording import MAX_ZIP_BYTES
 from netprior_core.ui import api, files, learn, results, setup
 from netprior_core.ui.column import QUIET, Column
 from netprior_core.ui.live import PARTS, live_view
@@ -24,7 +25,7 @@ from netprior_core.ui.stream import stream
 from netprior_core.ui.theme import CSS, theme
 from netprior_core.ui.wire import Feed, recorded_frames, setup_message
 
-MAX_FILE_SIZE = "20mb"
+MAX_FILE_SIZE = MAX_ZIP_BYTES  # of a recording; pictures of more than 20 MB are refused when they are read
 HIDEABLE = (*PARTS, "setup", "results", "learn")
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 FIRST_VISIT = ASSETS / "first_visit.zip"

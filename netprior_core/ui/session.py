@@ -6,6 +6,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from netprior_core.experiment import Experiment
+from netprior_core.experiment import MAX_SHOTS, Experiment
 from netprior_core.race import Race
 from netprior_core.scheduler import Scheduler
 
 MAX_SESSIONS = 64
-MAX_IMAGE_BYTES = 64 * 1024 * 1024  # of decoded uploads kept per tab
+MAX_IMAGE_BYTES = (MAX_SHOTS + 1) * 1024 * 1024 * 3  # of decoded uploads kept per tab: a whole set-up at the largest size fits
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Session:
         """A temporary folder of this tab. Raises OSError when the disk is full."""
         if self.folder is None or not self.folder.exists():
             self.folder = Path(tempfile.mkdtemp(prefix="netprior-"))
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)  # also when the server ends
         return self.folder
 
 

@@ -180,7 +180,6 @@ class Feed:
             new = values[sent:]
             found[name], found[f"{name}_from"] = [[i, round(s, 3), _number(v)] for i, s, v in new], sent
             self._sparse[index][place] = sent + len(new)
-        found["frames"], found["frames_from"] = lane.frames.iterations(), 0
         return found
 
     def _marks(self) -> list[dict[str, Any]]:
@@ -274,8 +273,6 @@ def recording_message(recording: Recording, label: str) -> dict[str, Any]:
             "from": 0,
             "iteration": iterations[::stride],
             "seconds": seconds[::stride],
-            "frames": picked,
-            "frames_from": 0,
         }
         curve |= {"psnr": metrics["psnr"][::stride] if has_truth else None, "objective": metrics["objective"][::stride]}
         curves.append({**curve, **sparse, "ssim_from": 0, "residual_from": 0})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from shared import picture, steps, tiny_problem
 
 from netprior_core.errors import InvalidSettings
-from netprior_core.experiment import Experiment, UploadedImage
+from netprior_core.experiment import MAX_SHOTS, Experiment, UploadedImage
 from netprior_core.images import sha256_of
 from netprior_core.methods import Method
 from netprior_core.problem import Problem, Step
@@ -80,6 +81,24 @@ def test_images_of_a_tab_are_bounded_and_the_oldest_go(monkeypatch: pytest.Monke
     assert list(tab.images) == ["c", "d"]
     tab.keep("large", np.zeros((100, 100), np.uint8))
     assert list(tab.images) == ["large"]
+
+
+def test_a_whole_set_up_of_large_images_fits() -> None:
+    tab = Session()
+    image = np.broadcast_to(np.uint8(0), (1024, 1024, 3))  # counts as 3 MiB, takes one byte
+    for i in range(MAX_SHOTS + 1):
+        tab.keep(str(i), image)
+    assert len(tab.images) == MAX_SHOTS + 1
+
+
+def test_files_of_a_tab_go_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    tab = Session()
+    (tab.scratch() / "run.zip").write_bytes(b"x")
+    assert tab.scratch() == tab.scratch()
+    del tab
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_running_again_ends_the_run_before(app: App, stub: Stub, tiny: Tiny) -> None:
