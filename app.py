@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -27,6 +28,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Parse, build the page, serve until interrupted."""
     chosen = options(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # end in order, so that temporary folders go
     from netprior_core.device import pick_device
     from netprior_core.errors import NetPriorError
     from netprior_core.ui.page import launch

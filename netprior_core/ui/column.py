@@ -311,11 +311,19 @@ class Column:
 
     def _renew(self, now: Experiment, nonce: int, change: Callable[[], Experiment], request: gr.Request) -> Changes:
         """Every control after a change; after one that does not fit, every control as it was."""
+        new = now
         try:
-            now = change()
+            new = change()
         except NetPriorError as error:
             warn(str(error))
-        return self.show(now, nonce + 1, request)
+        changes = self.show(new, nonce + 1, request)
+        # Settings that did not change are not drawn anew: an opened accordion stays open.
+        if (new.operator, new.noise) == (now.operator, now.noise) and new is not now:
+            del changes[self.shape_of_operator]
+        for lane, (before, after) in enumerate(zip(now.methods, new.methods, strict=False)):
+            if before == after and new is not now:
+                del changes[self.shape_of_lanes[lane]]
+        return changes
 
     def _take(self, paths: list[str], request: gr.Request) -> list[UploadedImage]:
         return files.take(self.app.session(request.session_hash), paths)

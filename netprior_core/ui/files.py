@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from netprior_core import examples
-from netprior_core.contact import contact_sheet
 from netprior_core.errors import BadImage, InvalidSettings, NetPriorError
 from netprior_core.experiment import MAX_SHOTS, Experiment, UploadedImage, target_image
 from netprior_core.frames import picture_of
@@ -88,6 +87,8 @@ def save(session: Session, race: Race, experiment: Experiment) -> tuple[str, str
         old.unlink(missing_ok=True)
     archive = folder / f"netprior-{experiment.operator.kind}-{session.run[:6]}.zip"
     write(race, experiment, session.images, archive)
+    from netprior_core.contact import contact_sheet  # matplotlib is not needed before
+
     sheet = folder / "contact.png"
     sheet.write_bytes(contact_sheet(race, experiment))
     return str(archive), str(sheet)
