@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from netprior_core import examples, priors
 from netprior_core.methods.lowshot import LowShot
@@ -55,7 +56,7 @@ def test_an_examples_prior_is_found_so_that_it_starts_solving_at_once(
 
 def test_training_writes_what_the_app_will_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LowShot.presets, PRESET, {"channels": 4, "latent": 8, "pretrain_iterations": 3})  # type: ignore[misc]
-    path = train("faces", tmp_path, targets=1, device=__import__("torch").device("cpu"))
+    path = train("faces", tmp_path, targets=1, device=torch.device("cpu"))
     card = priors.load(path).card
     assert card["key"] == LowShot.preset(PRESET).key(examples.get("faces").shots())
     assert card["metrics"]["targets"] == 1
