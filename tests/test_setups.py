@@ -36,3 +36,14 @@ def test_every_card_is_short_and_can_be_tried(card) -> None:  # type: ignore[no-
 
 def test_there_are_at_most_eight_cards() -> None:
     assert len(CARDS) <= 8
+
+
+@pytest.mark.parametrize("key", ["faces", "coins", "histology", "phantoms"])
+def test_the_low_shot_lane_of_a_setup_starts_solving_at_once(key: str, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("NETPRIOR_CACHE", str(tmp_path))
+    experiment = from_set(key)
+    problem, _ = build(experiment, {})
+    method = next(m for m in experiment.methods if m.kind == "low-shot")
+    stream = method.solve(problem, seeds=[0])
+    step = next(iter(stream))
+    assert (step.stage, step.phase) == ("prepare", "cached")
