@@ -89,9 +89,7 @@ class CSDIP(Method):
         assert kept is not None
         yield replace(step, stage="result", info={"returns": kept.iteration()})
 
-    def _fit(
-        self, problem: Problem, generator: torch.Generator
-    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    def _fit(self, problem: Problem, generator: torch.Generator) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
         """One restart: iteration, output in [0, 1], total loss (1,), the loss to select by (1,)."""
         compute = choose(self.precision, problem.device)
         channels, height, width = problem.shape

@@ -24,6 +24,7 @@ _PUBLISHED = {
     "channels": 64,
     "pretrain_iterations": 50_000,
     "latent_iterations": 1250,
+    "mirror": False,
     "latent_jitter": 0.0,
     "batch": 0,
     "tv_weight": 0.0,
@@ -38,7 +39,8 @@ class LowShot(Method):
     {ẑ_i}, then over z and θ. BatchNorm uses the statistics of all shots, fixed, while solving.
 
     Our defaults differ from the paper ("as published") to be useful within a minute: a narrower network, fewer iterations,
-    noise on the latents while pre-training (neighbouring latents then draw similar images) and some total variation while refining.
+    mirrored examples, noise on the latents while pre-training (neighbouring latents then draw similar images) and some total
+    variation while refining.
 
     "shipped" is what the priors of the embedded sets were made with: with these settings they start solving at once.
 
@@ -56,7 +58,7 @@ class LowShot(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "live": {},
         "live, MMD": {"loss": "mmd"},
-        "shipped": {"channels": 16, "pretrain_iterations": 3000},
+        "shipped": {"channels": 16, "pretrain_iterations": 3000, "mirror": False},
         "as published": _PUBLISHED,
         "as published, MMD": {**_PUBLISHED, "loss": "mmd"},
     }
@@ -71,6 +73,11 @@ class LowShot(Method):
     pretrain_learning_rate: float = setting(1e-3, "Step size of pre-training.", ge=1e-6, le=1.0, log=True)
     latent_learning_rate: float = setting(5e-2, "Step size of the latent stage.", ge=1e-6, le=1.0, log=True)
     joint_learning_rate: float = setting(1e-4, "Step size of the joint stage.", ge=1e-7, le=1.0, log=True)
+    mirror: bool = setting(
+        True,
+        "Learn the mirror images of the examples too. Off for what has a left and a right, such as text.",
+        label="Mirror images",
+    )
     latent_jitter: float = setting(1.0, "Standard deviation of the noise on the latents while pre-training.", ge=0, le=10)
     tv_weight: float = setting(0.02, "Weight of the total variation in the joint stage.", ge=0, le=100, label="TV weight")
     batch: int = setting(32, "Examples visited at a time while pre-training; 0 takes all.", ge=0, le=1000)
@@ -97,10 +104,15 @@ class LowShot(Method):
     def suited(self, operator: Any) -> LowShot:
         return self
 
+    def examples(self, shots: torch.Tensor) -> torch.Tensor:
+        """The images to learn: the shots, and their mirror images after them when ``mirror`` is set."""
+        return torch.cat([shots, shots.flip(-1)]) if self.mirror else shots
+
     def key(self, shots: torch.Tensor) -> str:
         """Of the pre-trained network: a hash of the shots and of all settings that it depends on."""
         names = ("loss", "pretrain_iterations", "pretrain_learning_rate", "latent_jitter", "latent", "channels", "pretrain_seed")
         values = {name: getattr(self, name) for name in names}
+        shots = self.examples(shots)
         values["batch"] = self._batch(len(shots))
         if self.loss == "mmd":
             values["kernel_width"] = self.kernel_width
@@ -111,8 +123,9 @@ class LowShot(Method):
 
     def pretraining(self, shots: torch.Tensor, compute: Compute) -> Generator[Step, None, Pretrained]:
         """The prepare steps of pre-training on ``shots``; returns the network."""
-        return pretrain(
-            shots,
+        examples = self.examples(shots)
+        steps = pretrain(
+            examples,
             compute,
             loss=self.loss,
             iterations=self.pretrain_iterations,
@@ -120,11 +133,19 @@ class LowShot(Method):
             latent=self.latent,
             channels=self.channels,
             jitter=self.latent_jitter,
-            batch=self._batch(len(shots)),
+            batch=self._batch(len(examples)),
             kernel_width=self.kernel_width,
             seed=self.pretrain_seed,
             title=self.title,
         )
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                trained: Pretrained = stop.value
+                return trained
+            assert step.output is not None
+            yield replace(step, output=step.output[: len(shots)])  # the mirror images are not shown
 
     def card(self, shots: torch.Tensor) -> dict[str, Any]:
         """What the file of a pre-trained network says of itself."""
@@ -142,11 +163,11 @@ class LowShot(Method):
         assert shots is not None
         key = self.key(shots)
         compute = choose(self.precision, problem.device)
-        found = self._found(key, problem.shape, len(shots))
+        found = self._found(key, problem.shape, len(self.examples(shots)))
         if found is not None:
             network = self._network(found, problem.shape, compute)
             with torch.no_grad():
-                drawn = to_unit(network(compute.activations(found.latents)))
+                drawn = to_unit(network(compute.activations(found.latents[: len(shots)])))
             n = self.pretrain_iterations
             yield Step(n, n, "prepare", drawn, None, None, "cached", {"note": "These examples were learned before."})
             return found
