@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from netprior_core import examples, link
+from netprior_core.compute import apart
 from netprior_core.errors import NetPriorError
 from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage, build
 from netprior_core.methods import Method
@@ -52,7 +53,7 @@ class Column:
         )
         gr.HTML("<h2><b>1</b> Examples <i>shots</i></h2>", elem_classes="np-step")
         self.gallery = gr.Gallery(
-            value=[(files.thumbnail(found.key), found.title) for found in self.sets],
+            value=[(apart(files.thumbnail, found.key), found.title) for found in self.sets],
             columns=4,
             height=None,
             allow_preview=False,
@@ -189,7 +190,7 @@ class Column:
 
     def _mask_editor(self, experiment: Experiment) -> None:
         editor = gr.ImageEditor(
-            value=files.editor_background(experiment),  # type: ignore[arg-type]
+            value=apart(files.editor_background, experiment),  # type: ignore[arg-type]
             label="Draw over what is to be hidden",
             type="numpy",
             image_mode="RGBA",
@@ -326,7 +327,7 @@ class Column:
         return changes
 
     def _take(self, paths: list[str], request: gr.Request) -> list[UploadedImage]:
-        return files.take(self.app.session(request.session_hash), paths)
+        return apart(files.take, self.app.session(request.session_hash), paths)
 
     def _opened(self, path: str | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
         """A file from a person: an experiment or a recording."""
@@ -362,10 +363,13 @@ class Column:
             return gr.skip()
         try:
             setup.check_size(experiment, self.app.max_size)
-            problem, truth = build(experiment, dict(self.app.session(request.session_hash).images))
+            return apart(_built_message, experiment, dict(self.app.session(request.session_hash).images))
         except NetPriorError as error:
             return setup_message(experiment, None, None, note=str(error))
-        return setup_message(experiment, problem, truth)
+
+
+def _built_message(experiment: Experiment, images: dict[str, Any]) -> dict[str, Any]:
+    return setup_message(experiment, *build(experiment, images))
 
 
 def _link(experiment: Experiment, request: gr.Request) -> str:
