@@ -25,12 +25,12 @@ ADJOINT = {"kind": "adjoint"}
 PINV = {"kind": "pseudo-inverse"}
 BICUBIC = {"kind": "bicubic"}
 CS_DIP = {"kind": "cs-dip", "iterations": 300}
-LOW_SHOT = LowShot.preset("shipped").model_dump(mode="json")  # all shots of these sets were learned beforehand
+LOW_SHOT = LowShot.preset("shipped", joint_iterations=100).model_dump(mode="json")  # all shots of these sets were learned beforehand
 SHARP = {"averaging": 0.0}  # fewer than a few hundred iterations are too few to average over
 
 SETUPS: Mapping[str, Mapping[str, Any]] = {
     "faces": _setup(
-        {"kind": "compressed-sensing", "ratio": 0.1}, 2, LOW_SHOT, CS_DIP, _dip(200, **SHARP), shots=_all_shots("faces")
+        {"kind": "compressed-sensing", "ratio": 0.05}, 2, LOW_SHOT, CS_DIP, _dip(150, **SHARP), shots=_all_shots("faces")
     ),
     "coins": _setup(
         {"kind": "compressed-sensing", "ratio": 0.05}, 2, LOW_SHOT, CS_DIP, _dip(150, **SHARP), shots=_all_shots("coins")
