@@ -25,17 +25,19 @@ ADJOINT = {"kind": "adjoint"}
 PINV = {"kind": "pseudo-inverse"}
 BICUBIC = {"kind": "bicubic"}
 CS_DIP = {"kind": "cs-dip", "iterations": 300}
-LOW_SHOT = LowShot.preset("shipped", joint_iterations=100).model_dump(mode="json")  # all shots of these sets were learned beforehand
+LOW_SHOT = LowShot.preset("shipped", joint_iterations=100).model_dump(
+    mode="json"
+)  # all shots of these sets were learned beforehand
 SHARP = {"averaging": 0.0}  # fewer than a few hundred iterations are too few to average over
 
 SETUPS: Mapping[str, Mapping[str, Any]] = {
     "faces": _setup(
-        {"kind": "compressed-sensing", "ratio": 0.05}, 2, LOW_SHOT, CS_DIP, _dip(150, **SHARP), shots=_all_shots("faces")
+        {"kind": "compressed-sensing", "ratio": 0.1}, 2, LOW_SHOT, CS_DIP, _dip(150, **SHARP), shots=_all_shots("faces")
     ),
     "coins": _setup(
-        {"kind": "compressed-sensing", "ratio": 0.05}, 2, LOW_SHOT, CS_DIP, _dip(150, **SHARP), shots=_all_shots("coins")
+        {"kind": "compressed-sensing", "ratio": 0.1}, 2, LOW_SHOT, CS_DIP, _dip(150, **SHARP), shots=_all_shots("coins")
     ),
-    "histology": _setup({"kind": "colorization"}, 0, LOW_SHOT, _dip(150, **SHARP), shots=_all_shots("histology")),
+    "histology": _setup({"kind": "colorization"}, 0, LOW_SHOT, _dip(150, **SHARP), ADJOINT, shots=_all_shots("histology")),
     "galaxies": _setup({"kind": "super-resolution", "factor": 4}, 2, _dip(200, **SHARP), BICUBIC),
     "textures": _setup({"kind": "inpainting", "keep": 0.3}, 2, _dip(200, **SHARP), ADJOINT),
     "retina": _setup({"kind": "denoising"}, 25, _dip(250), _dip(250, **SHARP)),

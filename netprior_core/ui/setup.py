@@ -16,7 +16,7 @@ from netprior_core.operators import Operator
 from netprior_core.settings import Settings
 from netprior_core.setups import SETUPS
 
-DEFAULT_SET = "faces"
+DEFAULT_SET = "histology"
 MAX_UPLOAD_SIDE = 1024  # uploads are reduced to this side before anything else happens
 CHANGED = "changed by hand"
 DEFAULTS = "default"
