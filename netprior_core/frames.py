@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from netprior_core.images import contact, to_uint8
+
 LIMIT = 200
 LIMIT_BYTES = 24 * 1024 * 1024  # of a lane: four of them fit into a zip that can be opened again
 FIRST_RATIO = 1.03
@@ -16,21 +18,12 @@ FIRST_RATIO = 1.03
 
 def picture_of(estimate: torch.Tensor) -> np.ndarray:
     """8-bit pixels ``(H, W)`` or ``(H, W, 3)`` of ``(C, H, W)``, or of the first of ``(B, C, H, W)``; clipped and rounded."""
-    image = estimate.detach()
-    image = image[0] if image.ndim == 4 else image
-    pixels = (image.clamp(0, 1) * 255).round().to("cpu", torch.uint8)
-    return pixels[0].numpy() if pixels.shape[0] == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
+    return to_uint8(estimate[0] if estimate.ndim == 4 else estimate)
 
 
 def sheet_of(images: torch.Tensor, limit: int = 25) -> torch.Tensor:
     """Up to ``limit`` images ``(N, C, H, W)`` on one near-square sheet ``(C, H', W')``; empty places are white."""
-    images = images.detach()[:limit]
-    count, c, h, w = images.shape
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    sheet = images.new_ones((rows * columns, c, h, w))
-    sheet[:count] = images
-    return sheet.view(rows, columns, c, h, w).permute(2, 0, 3, 1, 4).reshape(c, rows * h, columns * w)
+    return contact(images.detach()[:limit], gap=0)
 
 
 def encode(pixels: np.ndarray) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import math
@@ -15,6 +14,7 @@ from PIL import Image
 
 from netprior_core.experiment import Experiment
 from netprior_core.frames import encode, picture_of
+from netprior_core.images import data_uri
 from netprior_core.lane import Lane
 from netprior_core.metrics import CONVENTION
 from netprior_core.problem import Problem
@@ -27,15 +27,15 @@ MAX_POINTS = 2000  # of a curve sent to the browser
 def uri(pixels: np.ndarray, *, lossless: bool) -> str:
     """8-bit pixels as a data URI: lossless WebP, or JPEG quality 90 without chroma subsampling (0.5 ms for 256²)."""
     if lossless:
-        return "data:image/webp;base64," + base64.b64encode(encode(pixels)).decode()
+        return webp_uri(encode(pixels))
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=90, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(buffer.getvalue(), "image/jpeg")
 
 
 def webp_uri(data: bytes) -> str:
     """Lossless WebP bytes as a data URI."""
-    return "data:image/webp;base64," + base64.b64encode(data).decode()
+    return data_uri(data, "image/webp")
 
 
 def shape_words(pixels: np.ndarray) -> str:
@@ -284,7 +284,7 @@ def recording_message(recording: Recording, label: str) -> dict[str, Any]:
     operator = experiment.operator
     pictures = {name: recording.pictures.get(f"{name}.png") for name in ("truth", "measurement")}
     caption = f"{experiment.size}×{experiment.size} {'grey' if experiment.channels == 1 else 'colour'}"
-    truth, measurement = (data and "data:image/png;base64," + base64.b64encode(data).decode() for data in pictures.values())
+    truth, measurement = (data and data_uri(data, "image/png") for data in pictures.values())
     return {
         "v": 1,
         "type": "recording",
