@@ -164,9 +164,7 @@ def build(experiment: Experiment, images: Images, device: torch.device | str = "
     Raises InvalidSettings when the parts do not go together or an uploaded image is not at hand.
     """
     shape = experiment.shape
-    reason = experiment.operator.refuses(shape)
-    if reason:
-        raise InvalidSettings(reason)
+    experiment.operator.require(shape)
     model = experiment.operator.build(shape, seed=derive(experiment.seed, "operator"), device=device, dtype=torch.float32)
     truth: torch.Tensor | None = None
     if experiment.target_is == "truth":

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import BeforeValidator, SerializeAsAny
 
+from netprior_core.errors import InvalidSettings
 from netprior_core.problem import Shape
 from netprior_core.settings import Registry, Settings
 
@@ -146,6 +147,12 @@ class Operator(Settings):
     def refuses(self, shape: Shape) -> str | None:
         """Why images of this shape cannot be measured (colourising a grey image), or None."""
         return None
+
+    def require(self, shape: Shape) -> None:
+        """Raises InvalidSettings, with the reason, when images of this shape cannot be measured."""
+        reason = self.refuses(shape)
+        if reason:
+            raise InvalidSettings(reason)
 
     def shape_of_measured(self, image_shape: Shape) -> Shape:
         """Shape of the unknown image when an uploaded picture of ``image_shape`` *is* the measurement."""

@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 
 import torch
 
-from netprior_core.errors import InvalidSettings
 from netprior_core.images import LUMA
 from netprior_core.operators.base import ForwardModel, LinearModel, Operator
 from netprior_core.problem import Shape
@@ -30,9 +29,7 @@ class Colorization(Operator):
     def build(
         self, shape: Shape, *, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> ForwardModel:
-        reason = self.refuses(shape)
-        if reason:
-            raise InvalidSettings(reason)
+        self.require(shape)
         return LumaModel(shape, (1, *shape[1:]), torch.device(device), dtype)
 
     def refuses(self, shape: Shape) -> str | None:

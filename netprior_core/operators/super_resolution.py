@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 
-from netprior_core.errors import InvalidSettings
 from netprior_core.operators.base import ForwardModel, LinearModel, Operator
 from netprior_core.problem import Shape
 from netprior_core.settings import setting
@@ -38,9 +37,7 @@ class SuperResolution(Operator):
     def build(
         self, shape: Shape, *, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> ForwardModel:
-        reason = self.refuses(shape)
-        if reason:
-            raise InvalidSettings(reason)
+        self.require(shape)
         return SuperResolutionModel(shape, self.factor, self.kernel, torch.device(device), dtype)
 
     def refuses(self, shape: Shape) -> str | None:
