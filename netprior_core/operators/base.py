@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import BeforeValidator, SerializeAsAny
 
@@ -17,7 +19,29 @@ from netprior_core.errors import InvalidSettings
 from netprior_core.problem import Shape
 from netprior_core.settings import Registry, Settings
 
+if TYPE_CHECKING:
+    from netprior_core.noise import Noise
+
 LANCZOS_STEPS = 96
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """What ``Operator._build`` may use besides its settings.
+
+    seed: of whatever is random. device, dtype: of the model's tensors. shots: the example images ``(S, C, H, W)``, or None.
+    error: how wrong the model is to be, from 0 (exact) to 1, in the operator's own way (``Operator.error_means``).
+    """
+
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+    shots: torch.Tensor | None = None
+    error: float = 0.0
+
+    def generator(self, use: int = 0) -> torch.Generator:
+        """A fresh generator on the CPU; another ``use`` gives independent numbers."""
+        return torch.Generator().manual_seed(self.seed + 7_919 * use)
 
 
 class ForwardModel(ABC):
@@ -59,6 +83,34 @@ class ForwardModel(ABC):
     def describe(self) -> str:
         """One line on what was built, choices made for the user included ("structured, since a dense A would need 2.4 GB")."""
         return f"{self.m:,} measurements of {self.n:,} values"
+
+    def measure(self, x: torch.Tensor, noise: Noise, *, seed: int) -> torch.Tensor:
+        """A noisy measurement of ``x``: noise is added to ``A(x)`` (inside the modulus in phase retrieval)."""
+        return noise.apply(self.forward(x), seed=seed)
+
+    def gradient(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """``∇_x ½ ‖A(x) − y‖²`` ``(B, C, H, W)``, image by image; detached."""
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            misfit = (self.forward(x) - y).abs().square().sum() / 2
+            (found,) = torch.autograd.grad(misfit, x)
+        return found
+
+    def measurement_from(self, array: np.ndarray) -> torch.Tensor:
+        """A user's own measurement, an array of numbers, as ``(1, *measurement_shape)`` on the model's device.
+
+        Here: an array of that shape; leading axes of length 1 may be missing or more. Raises InvalidSettings otherwise.
+        """
+        wanted = _squeezed(self.measurement_shape)
+        if np.iscomplexobj(array):
+            raise InvalidSettings(f"Your measurement is complex; {_words(self.measurement_shape)} real numbers are needed here.")
+        if _squeezed(array.shape) != wanted:
+            raise InvalidSettings(
+                f"Your measurement has the shape {_words(array.shape)}; with these settings {_words(self.measurement_shape)} "
+                "is needed. Change the image size or the operator's settings, or upload another file."
+            )
+        numbers = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        return numbers.reshape(1, *self.measurement_shape).to(self.device, self.dtype)
 
     def measurement_of(self, picture: torch.Tensor) -> torch.Tensor:
         """The measurement when an uploaded ``picture`` ``(1, C, h, w)`` *is* the measurement (see ``Operator.measures_images``).
@@ -133,15 +185,49 @@ class Operator(Settings):
     #: True when a measurement is itself a picture a user may upload (denoising, inpainting, super-resolution).
     measures_images: ClassVar[bool] = False
 
+    #: What being wrong by 1 means for this operator ("every angle is off by 2°"); "" when it cannot be wrong.
+    error_means: ClassVar[str] = ""
+    #: Whether ``build_finer`` is there.
+    simulates_finer: ClassVar[bool] = False
+    #: Whether the model is made from the examples.
+    needs_shots: ClassVar[bool] = False
+    #: A paragraph for someone who has never met this measurement, shown in the Learn view under the equation.
+    lesson: ClassVar[str] = ""
+
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         cls.registry.add(cls)
 
     def build(
+        self,
+        shape: Shape,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        shots: torch.Tensor | None = None,
+        error: float = 0.0,
+    ) -> ForwardModel:
+        """The forward model for images of ``shape``; ``shots`` and ``error`` are those of :class:`Draw`.
+
+        Raises InvalidSettings when settings, shape and shots do not go together.
+        """
+        self.require(shape)
+        if self.needs_shots and (shots is None or len(shots) == 0):
+            raise InvalidSettings(f"{self.title} is made from example images: add some shots.")
+        return self._build(shape, Draw(seed, torch.device(device), dtype, shots, error))
+
+    def build_finer(
         self, shape: Shape, *, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> ForwardModel:
-        """The forward model for images of ``shape``. Raises InvalidSettings when they do not go together."""
+        """A model for images of twice the sides of ``shape`` whose measurements stand for those of ``build(shape)``.
+
+        Simulating on a finer grid than the one solved on avoids the "inverse crime" (Kaipio & Somersalo 2007).
+        """
+        raise NotImplementedError
+
+    def _build(self, shape: Shape, draw: Draw) -> ForwardModel:
         raise NotImplementedError
 
     def refuses(self, shape: Shape) -> str | None:
@@ -193,6 +279,17 @@ def _check(value: torch.Tensor, expected: tuple[int, ...], what: str, who: str) 
     if value.ndim != len(expected) + 1 or tuple(value.shape[1:]) != tuple(expected):
         got = "×".join(map(str, value.shape))
         raise ValueError(f"{who} takes a batch of {what}s of shape {'×'.join(map(str, expected))}; it was given {got}")
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """``shape`` without its leading axes of length 1."""
+    while len(shape) > 1 and shape[0] == 1:
+        shape = shape[1:]
+    return tuple(shape)
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
 
 
 AnyOperator = Annotated[SerializeAsAny[Operator], BeforeValidator(Operator.registry.parse)]

@@ -7,8 +7,10 @@ from typing import ClassVar, Literal
 import torch
 
 from netprior_core.images import LUMA
-from netprior_core.operators.base import ForwardModel, LinearModel, Operator
+from netprior_core.operators.base import Draw, ForwardModel, LinearModel, Operator
 from netprior_core.problem import Shape
+
+BT709 = (0.2126, 0.7152, 0.0722)
 
 
 class Colorization(Operator):
@@ -23,14 +25,18 @@ class Colorization(Operator):
     order: ClassVar[int] = 50
     equation: ClassVar[str] = "y = luma(x) + e"
     measures_images: ClassVar[bool] = True
+    error_means: ClassVar[str] = "the weights are those of high-definition video (BT.709) instead"
+    lesson: ClassVar[str] = (
+        "A black-and-white camera adds up red, green and blue with fixed weights and forgets the rest: one number is kept of "
+        "three. Every grey value could have come from countless colours, so the measurement alone can never decide. A prior that "
+        "has seen such pictures can: it knows that skin is not green."
+    )
 
     kind: Literal["colorization"] = "colorization"
 
-    def build(
-        self, shape: Shape, *, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> ForwardModel:
-        self.require(shape)
-        return LumaModel(shape, (1, *shape[1:]), torch.device(device), dtype)
+    def _build(self, shape: Shape, draw: Draw) -> ForwardModel:
+        weights = tuple(a + draw.error * (b - a) for a, b in zip(LUMA, BT709, strict=True))
+        return LumaModel(shape, draw.device, draw.dtype, weights=weights)
 
     def refuses(self, shape: Shape) -> str | None:
         if shape[0] != 3:
@@ -43,14 +49,14 @@ class Colorization(Operator):
 
 
 class LumaModel(LinearModel):
-    """``A = wᵀ ⊗ I`` with w = (0.299, 0.587, 0.114): ``(B, 3, H, W)`` to ``(B, 1, H, W)``."""
+    """``A = wᵀ ⊗ I`` with w = (0.299, 0.587, 0.114): ``(B, 3, H, W)`` to ``(B, 1, H, W)``. Weights sum to 1."""
 
     has_pinv = True
 
-    def __init__(self, shape: Shape, measurement_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__(shape, measurement_shape, device, dtype)
-        self.weights = torch.tensor(LUMA, dtype=dtype, device=self.device).view(1, 3, 1, 1)
-        self._square = sum(w * w for w in LUMA)
+    def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype, *, weights: tuple[float, ...] = LUMA) -> None:
+        super().__init__(shape, (1, *shape[1:]), device, dtype)
+        self.weights = torch.tensor(weights, dtype=dtype, device=self.device).view(1, 3, 1, 1)
+        self._square = sum(w * w for w in weights)
 
     def norm(self) -> float:
         """``‖w‖`` = 0.669."""

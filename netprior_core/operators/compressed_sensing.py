@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from netprior_core.operators.base import ForwardModel, LinearModel, Operator
+from netprior_core.operators.base import Draw, ForwardModel, LinearModel, Operator
 from netprior_core.problem import Shape
 from netprior_core.settings import setting
 
@@ -16,6 +16,8 @@ from netprior_core.settings import setting
 MEMORY_BUDGET = 256 * 2**20
 #: Most rows for which the dense pseudo-inverse is offered: it factors an m × m Gram matrix in double precision.
 PINV_ROWS = 4096
+#: Standard deviation of the rows' gains where A is to be wrong.
+GAIN_ERROR = 0.1
 
 
 class CompressedSensing(Operator):
@@ -33,6 +35,13 @@ class CompressedSensing(Operator):
     title: ClassVar[str] = "Compressed sensing"
     order: ClassVar[int] = 30
     equation: ClassVar[str] = "y = A x + e"
+    error_means: ClassVar[str] = "every row of A is taken with a wrong gain, off by 10% (standard deviation)"
+    lesson: ClassVar[str] = (
+        "A single detector looks at the whole picture through a random pattern and reports one number: a weighted sum of all "
+        "pixels. Another pattern, another number. With fewer numbers than pixels many pictures fit, but hardly any of them looks "
+        "like one: among those that do, a good prior finds the right one. The strip shows the numbers as grey values; nobody can "
+        "read the picture in it."
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "CS-DIP and MetaDIP": {"normalisation": "1/m"},
         "low-shot paper": {"normalisation": "1"},
@@ -57,26 +66,25 @@ class CompressedSensing(Operator):
         "Auto: dense where it fits.",
     )
 
-    def build(
-        self, shape: Shape, *, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> ForwardModel:
+    def _build(self, shape: Shape, draw: Draw) -> ForwardModel:
         n = shape[0] * shape[1] * shape[2]
         m = min(n, max(1, round(self.ratio * n)))
         scale = 1 / math.sqrt(m) if self.normalisation == "1/m" else 1.0
         fits = m * n * 4 <= MEMORY_BUDGET
         if self.matrix == "structured" or not fits:
-            return StructuredModel(
-                shape, m, scale, torch.device(device), dtype, seed=seed, wanted_dense=self.matrix != "structured"
-            )
-        return DenseModel(shape, m, scale, torch.device(device), dtype, seed=seed)
+            return StructuredModel(shape, m, scale, draw, wanted_dense=self.matrix != "structured")
+        return DenseModel(shape, m, scale, draw)
 
 
 class _SensingModel(LinearModel):
     """What the dense and the structured matrix share: ``scale`` is the standard deviation of an entry."""
 
-    def __init__(self, shape: Shape, m: int, scale: float, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__(shape, (m,), device, dtype)
+    def __init__(self, shape: Shape, m: int, scale: float, draw: Draw) -> None:
+        super().__init__(shape, (m,), draw.device, draw.dtype)
         self.scale = scale
+        self.gains: torch.Tensor | None = None
+        if draw.error:
+            self.gains = (1 + GAIN_ERROR * draw.error * torch.randn(m, generator=draw.generator(use=1))).to(self.device, self.dtype)
 
     def _initial(self, y: torch.Tensor) -> torch.Tensor:
         # E[AᵀA] = m·scale²·I, so that the mean picture has the image's own contrast under either normalisation.
@@ -97,12 +105,13 @@ class DenseModel(_SensingModel):
     The draw is made in float32 on the CPU whatever the device and dtype, so that A depends on shape, settings and seed only.
     """
 
-    def __init__(self, shape: Shape, m: int, scale: float, device: torch.device, dtype: torch.dtype, *, seed: int) -> None:
-        super().__init__(shape, m, scale, device, dtype)
+    def __init__(self, shape: Shape, m: int, scale: float, draw: Draw) -> None:
+        super().__init__(shape, m, scale, draw)
         self.has_pinv = m <= PINV_ROWS
-        generator = torch.Generator().manual_seed(seed)
-        matrix = torch.empty((m, self.n), dtype=torch.float32).normal_(generator=generator).mul_(scale)
-        self.matrix = matrix.to(self.device, dtype)
+        matrix = torch.empty((m, self.n), dtype=torch.float32).normal_(generator=draw.generator()).mul_(scale)
+        self.matrix = matrix.to(self.device, self.dtype)
+        if self.gains is not None:
+            self.matrix *= self.gains[:, None]
         self._factor: torch.Tensor | None = None
 
     def norm(self) -> float:
@@ -152,28 +161,19 @@ class StructuredModel(_SensingModel):
 
     has_pinv = True
 
-    def __init__(
-        self,
-        shape: Shape,
-        m: int,
-        scale: float,
-        device: torch.device,
-        dtype: torch.dtype,
-        *,
-        seed: int,
-        wanted_dense: bool = False,
-    ) -> None:
-        super().__init__(shape, m, scale, device, dtype)
-        generator = torch.Generator().manual_seed(seed)
+    def __init__(self, shape: Shape, m: int, scale: float, draw: Draw, *, wanted_dense: bool = False) -> None:
+        super().__init__(shape, m, scale, draw)
+        generator = draw.generator()
         signs = torch.randint(0, 2, (1, self.n), generator=generator) * 2 - 1
         rows = torch.randperm(self.n, generator=generator)[:m].sort().values
         self.rows = rows.view(1, m).to(self.device)
-        self.weights = (signs.to(torch.float64) * (scale * math.sqrt(self.n))).to(self.device, dtype)
+        self.weights = (signs.to(torch.float64) * (scale * math.sqrt(self.n))).to(self.device, self.dtype)
         self._wanted_dense = wanted_dense
 
     def norm(self) -> float:
-        """``scale·√n``: the rows are orthogonal and of that length."""
-        return self.scale * math.sqrt(self.n)
+        """``scale·√n``: the rows are orthogonal and of that length (times the largest gain, where gains are wrong)."""
+        largest = 1.0 if self.gains is None else float(self.gains.abs().max())
+        return self.scale * math.sqrt(self.n) * largest
 
     def describe(self) -> str:
         line = f"structured A, random signs and {self.m:,} of {self.n:,} Hartley coefficients"
@@ -183,13 +183,18 @@ class StructuredModel(_SensingModel):
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         spectrum = hartley(x.flatten(1) * self.weights)
-        return spectrum.gather(1, self.rows.expand(len(x), -1))
+        y = spectrum.gather(1, self.rows.expand(len(x), -1))
+        return y if self.gains is None else y * self.gains
 
     def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        if self.gains is not None:
+            y = y * self.gains
         spectrum = y.new_zeros((len(y), self.n)).scatter(1, self.rows.expand(len(y), -1), y)
         return (hartley(spectrum) * self.weights).view(-1, *self.shape)
 
     def _pinv(self, y: torch.Tensor) -> torch.Tensor:
+        if self.gains is not None:
+            y = y / self.gains.square()
         return self._adjoint(y) / (self.n * self.scale**2)
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from netprior_core.operators.base import ForwardModel, LinearModel, Operator
+from netprior_core.operators.base import Draw, ForwardModel, LinearModel, Operator
 from netprior_core.problem import Shape
 
 
@@ -21,13 +21,16 @@ class Denoising(Operator):
     order: ClassVar[int] = 10
     equation: ClassVar[str] = "y = x + e"
     measures_images: ClassVar[bool] = True
+    lesson: ClassVar[str] = (
+        "Every pixel is measured, and every measurement is a little off, as in a photograph taken in the dark. Nothing is missing; "
+        "the question is only what is picture and what is noise. A network draws what is regular long before it draws noise, so "
+        "stopping in time is enough to clean the picture."
+    )
 
     kind: Literal["denoising"] = "denoising"
 
-    def build(
-        self, shape: Shape, *, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> ForwardModel:
-        return IdentityModel(shape, shape, torch.device(device), dtype)
+    def _build(self, shape: Shape, draw: Draw) -> ForwardModel:
+        return IdentityModel(shape, shape, draw.device, draw.dtype)
 
 
 class IdentityModel(LinearModel):

@@ -13,7 +13,7 @@ from pydantic import field_validator
 
 from netprior_core.errors import BadImage, InvalidSettings
 from netprior_core.images import encode_png, load_image
-from netprior_core.operators.base import ForwardModel, LinearModel, Operator
+from netprior_core.operators.base import Draw, ForwardModel, LinearModel, Operator
 from netprior_core.problem import Shape
 from netprior_core.settings import setting
 
@@ -33,6 +33,11 @@ class Inpainting(Operator):
     order: ClassVar[int] = 20
     equation: ClassVar[str] = "y = M x + e"
     measures_images: ClassVar[bool] = True
+    lesson: ClassVar[str] = (
+        "Some pixels are seen, the others are gone: dead sensors, scratches, text printed over the picture, an object to be "
+        "removed. The seen pixels must be kept and the holes filled with something that fits. Scattered single pixels are easy, "
+        "since neighbours tell; a large hole asks for knowledge of what belongs there."
+    )
 
     kind: Literal["inpainting"] = "inpainting"
     pattern: Literal["random", "box", "drawn"] = setting(
@@ -71,13 +76,11 @@ class Inpainting(Operator):
             decode_mask(value)
         return value
 
-    def build(
-        self, shape: Shape, *, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> ForwardModel:
-        visible = self._visible(shape[1], shape[2], seed)
+    def _build(self, shape: Shape, draw: Draw) -> ForwardModel:
+        visible = self._visible(shape[1], shape[2], draw.seed)
         if not visible.any():
             raise InvalidSettings("Inpainting: every pixel is hidden. Leave some of the picture visible.")
-        return InpaintingModel(shape, visible, torch.device(device), dtype, hatched=self.pattern != "random")
+        return InpaintingModel(shape, visible, draw.device, draw.dtype, hatched=self.pattern != "random")
 
     def _visible(self, height: int, width: int, seed: int) -> torch.Tensor:
         """``(H, W)`` bool, True where a pixel is seen; random masks keep exactly ``round(keep·H·W)`` pixels."""

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 
-from netprior_core.operators.base import ForwardModel, LinearModel, Operator
+from netprior_core.operators.base import Draw, ForwardModel, LinearModel, Operator
 from netprior_core.problem import Shape
 from netprior_core.settings import setting
 
@@ -29,16 +29,19 @@ class SuperResolution(Operator):
     order: ClassVar[int] = 40
     equation: ClassVar[str] = "y = D x + e"
     measures_images: ClassVar[bool] = True
+    error_means: ClassVar[str] = "the kernel is taken to be half as wide again as it was"
+    lesson: ClassVar[str] = (
+        "The camera's pixels are too large: each measured value averages a patch of the scene, weighted by a kernel. Enlarging the "
+        "picture by interpolation gives a smooth one that explains the measurement no better than many sharper ones. A prior "
+        "chooses among those."
+    )
 
     kind: Literal["super-resolution"] = "super-resolution"
     factor: Literal[2, 4, 8] = setting(4, "How many times smaller the measured picture is along each side.", unit="×", main=True)
     kernel: Literal["lanczos", "bicubic", "box"] = setting("lanczos", "Antialiasing filter of the downsampling.", main=True)
 
-    def build(
-        self, shape: Shape, *, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> ForwardModel:
-        self.require(shape)
-        return SuperResolutionModel(shape, self.factor, self.kernel, torch.device(device), dtype)
+    def _build(self, shape: Shape, draw: Draw) -> ForwardModel:
+        return SuperResolutionModel(shape, self.factor, self.kernel, draw.device, draw.dtype, stretch=1 + draw.error / 2)
 
     def refuses(self, shape: Shape) -> str | None:
         _, height, width = shape
@@ -64,11 +67,13 @@ class SuperResolutionModel(LinearModel):
 
     has_pinv = True
 
-    def __init__(self, shape: Shape, factor: int, kernel: Kernel, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, shape: Shape, factor: int, kernel: Kernel, device: torch.device, dtype: torch.dtype, *, stretch: float = 1.0
+    ) -> None:
         channels, height, width = shape
         super().__init__(shape, (channels, height // factor, width // factor), device, dtype)
         self.factor, self.kernel = factor, kernel
-        rows, columns = (downsampling_matrix(side, factor, kernel) for side in (height, width))
+        rows, columns = (downsampling_matrix(side, factor, kernel, stretch) for side in (height, width))
         self._norm = float(torch.linalg.matrix_norm(rows, 2) * torch.linalg.matrix_norm(columns, 2))
         self.rows, self.columns = rows.to(self.device, dtype), columns.to(self.device, dtype)
         self._up_rows, self._up_columns = (torch.linalg.pinv(w).to(self.device, dtype) for w in (rows, columns))
@@ -98,14 +103,14 @@ class SuperResolutionModel(LinearModel):
         return y
 
 
-def downsampling_matrix(side: int, factor: int, kernel: Kernel) -> torch.Tensor:
+def downsampling_matrix(side: int, factor: int, kernel: Kernel, stretch: float = 1.0) -> torch.Tensor:
     """``(side / factor, side)`` float64: row i holds the weights of output pixel i.
 
-    The kernel is stretched by the factor and centred at ``(i + 1/2)·factor`` (pixel j spans [j, j + 1]); weights
-    beyond the border are dropped and the rest scaled to sum to 1, as Pillow does.
+    The kernel is stretched by the factor (times ``stretch``) and centred at ``(i + 1/2)·factor`` (pixel j spans
+    [j, j + 1]); weights beyond the border are dropped and the rest scaled to sum to 1, as Pillow does.
     """
     centres = (torch.arange(side // factor, dtype=torch.float64) + 0.5) * factor
-    distance = (torch.arange(side, dtype=torch.float64) + 0.5 - centres[:, None]) / factor
+    distance = (torch.arange(side, dtype=torch.float64) + 0.5 - centres[:, None]) / (factor * stretch)
     weights = torch.where(distance.abs() <= SUPPORT[kernel], _kernel(distance, kernel), 0.0)
     return weights / weights.sum(dim=1, keepdim=True)
 

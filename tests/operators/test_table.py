@@ -187,6 +187,28 @@ def test_everything_follows_the_device(operator: Operator, shape: tuple[int, int
 
 
 @table
+def test_a_wrong_model_is_a_model_of_its_own(operator: Operator, shape: tuple[int, int, int]) -> None:
+    """What methods are told in a mismatch experiment: as linear, with the same measurements, but another matrix."""
+    model, x = _model(operator, shape), _random(2, *shape)
+    wrong = operator.build(shape, seed=5, dtype=torch.float64, error=1.0)
+    assert isinstance(wrong, LinearModel)
+    assert wrong.measurement_shape == model.measurement_shape
+    off = float((wrong.forward(x) - model.forward(x)).norm() / model.forward(x).norm())
+    if not type(operator).error_means:
+        assert off == 0
+        return
+    assert 0.005 < off < 1
+    half = operator.build(shape, seed=5, dtype=torch.float64, error=0.5)
+    assert float((half.forward(x) - model.forward(x)).norm()) < float((wrong.forward(x) - model.forward(x)).norm())
+    y = _random(2, *model.measurement_shape, seed=1)
+    assert abs(float((wrong.forward(x) * y).sum()) - float((x * wrong.adjoint(y)).sum())) <= 1e-10 * float(x.norm() * y.norm())
+    assert wrong.norm() == pytest.approx(float(torch.linalg.matrix_norm(_dense(wrong), 2)), rel=1e-3)
+    if wrong.has_pinv:
+        a, p = _dense(wrong), wrong.pinv(torch.eye(wrong.m, dtype=torch.float64).view(-1, *wrong.measurement_shape)).flatten(1).T
+        _close(a @ p @ a, a, 1e-6)
+
+
+@table
 def test_wrong_shapes_are_named(operator: Operator, shape: tuple[int, int, int]) -> None:
     model = _model(operator, shape)
     wrong_image = torch.zeros(1, shape[0], shape[1] + 1, shape[2])
@@ -226,6 +248,7 @@ def test_settings_describe_themselves(operator: Operator, shape: tuple[int, int,
     assert cls.title
     assert cls.equation
     assert len(cls.summary()) > 20
+    assert len(cls.lesson) > 150
     assert sum(spec.main for spec in cls.fields()) <= 3
     assert all(spec.help for spec in cls.fields())
     for name in cls.presets:
