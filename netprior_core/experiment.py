@@ -19,6 +19,7 @@ from netprior_core import examples
 from netprior_core.errors import InvalidSettings
 from netprior_core.images import fit
 from netprior_core.methods import AnyMethod, Method
+from netprior_core.mismatch import Mismatch
 from netprior_core.noise import AnyNoise, GaussianNoise
 from netprior_core.operators import AnyOperator, ForwardModel
 from netprior_core.problem import Problem, Shape
@@ -54,6 +55,14 @@ class UploadedImage(_Record):
     name: str = Field("", max_length=80)
 
 
+class UploadedArray(_Record):
+    """A measurement the user made: an array of numbers, by its digest."""
+
+    source: Literal["array"] = "array"
+    sha256: Digest
+    name: str = Field("", max_length=80)
+
+
 class EmbeddedShots(_Record):
     """The first ``count`` shots of an embedded set."""
 
@@ -70,7 +79,8 @@ class UploadedShots(_Record):
 
 
 class Images(Protocol):
-    """Where uploaded images are found: 8-bit ``(H, W)`` or ``(H, W, 3)`` pixels by digest; KeyError when there is none."""
+    """Where uploads are found by digest: images as 8-bit ``(H, W)`` or ``(H, W, 3)`` pixels, measurements as float32 or
+    complex64 arrays; KeyError when there is none."""
 
     def __getitem__(self, sha256: str, /) -> np.ndarray: ...
 
@@ -80,23 +90,27 @@ class Experiment(_Record):
 
     format: Literal["netprior-experiment"] = "netprior-experiment"
     version: int = Field(VERSION, ge=1, le=VERSION)
-    target: Annotated[EmbeddedTarget | UploadedImage, Field(discriminator="source")]
+    target: Annotated[EmbeddedTarget | UploadedImage | UploadedArray, Field(discriminator="source")]
     target_is: Literal["truth", "measurement"] = "truth"
     shots: Annotated[EmbeddedShots | UploadedShots, Field(discriminator="source")] = UploadedShots()
     size: int = Field(64, ge=16, le=1024, description="Side of the square image in pixels.")
     channels: Literal[1, 3] = 3
     operator: AnyOperator
     noise: AnyNoise = GaussianNoise()
+    mismatch: Mismatch = Mismatch()
     methods: tuple[AnyMethod, ...] = Field(min_length=1, max_length=MAX_LANES)
     seed: int = Field(0, ge=0, le=2**31 - 1)
     schedule: Schedule = "iteration"
 
     @model_validator(mode="after")
     def _goes_together(self) -> Experiment:
-        if self.target_is == "measurement" and not self.operator.measures_images:
+        if self.target.source == "array":
+            if self.target_is != "measurement":
+                raise ValueError("an array of numbers is a measurement, not a picture: set the target to be the measurement itself")
+        elif self.target_is == "measurement" and not self.operator.measures_images:
             raise ValueError(
                 f"a picture cannot be the measurement of {self.operator.title.lower()}: "
-                "only operators whose measurement is itself a picture can take one"
+                "only operators whose measurement is itself a picture can take one. Upload it as an array of numbers (.npy)"
             )
         return self
 
@@ -163,22 +177,32 @@ def build(experiment: Experiment, images: Images, device: torch.device | str = "
 
     Raises InvalidSettings when the parts do not go together or an uploaded image is not at hand.
     """
-    shape = experiment.shape
-    experiment.operator.require(shape)
-    model = experiment.operator.build(shape, seed=derive(experiment.seed, "operator"), device=device, dtype=torch.float32)
+    shape, operator, mismatch = experiment.shape, experiment.operator, experiment.mismatch
+    operator.require(shape)
+    mismatch.require(operator)
+    shots = shot_images(experiment, images)
+    common: dict[str, Any] = {"seed": derive(experiment.seed, "operator"), "device": device, "dtype": torch.float32}
+    model = operator.build(shape, shots=shots, **common)
     truth: torch.Tensor | None = None
     if experiment.target_is == "truth":
         truth = target_image(experiment, images).to(device)
-        measurement = experiment.noise.apply(model.forward(truth), seed=derive(experiment.seed, "noise"))
+        noise_seed = derive(experiment.seed, "noise")
+        if mismatch.finer_grid:
+            finer = target_image(experiment.model_copy(update={"size": 2 * experiment.size}), images).to(device)
+            measurement = operator.build_finer(shape, **common).measure(finer, experiment.noise, seed=noise_seed)
+        else:
+            measurement = model.measure(truth, experiment.noise, seed=noise_seed)
     else:
         measurement = _measured(experiment, images, model, torch.device(device))
-    shots = shot_images(experiment, images)
+    if mismatch.operator_error:
+        model = operator.build(shape, shots=shots, error=mismatch.operator_error, **common)
+    noise_std = experiment.noise.std(measurement)
     problem = Problem(
         measurement=measurement,
         model=model,
-        operator=experiment.operator,
+        operator=operator,
         noise=experiment.noise,
-        noise_std=experiment.noise.std(model.measurement_shape),
+        noise_std=None if noise_std is None else noise_std * mismatch.noise_factor,
         shape=shape,
         shots=shots.to(device) if len(shots) else None,
     )
@@ -188,6 +212,8 @@ def build(experiment: Experiment, images: Images, device: torch.device | str = "
 def target_image(experiment: Experiment, images: Images) -> torch.Tensor:
     """The ground truth ``(1, C, size, size)`` in [0, 1]: centre-cropped, resized, at 8-bit levels."""
     target = experiment.target
+    if isinstance(target, UploadedArray):
+        raise InvalidSettings("The target is an array of numbers: it has no picture.")
     if isinstance(target, UploadedImage):
         return fit(_uploaded(images, target), experiment.size, experiment.channels)
     found = examples.get(target.set)
@@ -215,11 +241,14 @@ def race_of(
         seeds=[derive(experiment.seed, f"method/{i}") for i in range(seeds)],
         schedule=experiment.schedule,
         keep_frames=keep_frames,
+        remark=experiment.mismatch.describe(experiment.operator),
     )
 
 
 def _measured(experiment: Experiment, images: Images, model: ForwardModel, device: torch.device) -> torch.Tensor:
     """The user's picture as a measurement: cropped, never resized, since resizing would change its noise and its pixels."""
+    if isinstance(experiment.target, UploadedArray):
+        return model.measurement_from(_upload(images, experiment.target))
     if not isinstance(experiment.target, UploadedImage):
         picture = target_image(experiment, images)
     else:
@@ -248,11 +277,15 @@ def to_float(pixels: np.ndarray) -> np.ndarray:
 
 
 def _uploaded(images: Images, reference: UploadedImage) -> np.ndarray:
+    return to_float(_upload(images, reference))
+
+
+def _upload(images: Images, reference: UploadedImage | UploadedArray) -> np.ndarray:
     try:
-        return to_float(images[reference.sha256])
+        return images[reference.sha256]
     except KeyError:
         name = f" ('{reference.name}')" if reference.name else ""
         raise InvalidSettings(
-            f"An uploaded image{name} of this experiment is not here. "
-            "Links cannot carry images: upload it again, or open the run's zip."
+            f"An uploaded file{name} of this experiment is not here. "
+            "Links cannot carry uploads: upload it again, or open the run's zip."
         ) from None

@@ -328,9 +328,9 @@ def contact(images: torch.Tensor, columns: int = 0, *, gap: int = 2, fill: float
 
 
 def sha256_of(array: np.ndarray) -> str:
-    """SHA-256 of a uint8 array, its shape included, in hexadecimal."""
-    if array.dtype != np.uint8:
-        raise ValueError(f"sha256_of takes uint8, so that the hash is exact; it was given {array.dtype}")
+    """SHA-256 of an array, its shape included (and its type, unless it is 8-bit pixels), in hexadecimal."""
     digest = hashlib.sha256("×".join(map(str, array.shape)).encode())
+    if array.dtype != np.uint8:
+        digest.update(array.dtype.str.encode())
     digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

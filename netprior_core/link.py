@@ -8,7 +8,7 @@ import json
 import zlib
 
 from netprior_core.errors import InvalidSettings
-from netprior_core.experiment import Experiment, UploadedImage, UploadedShots, parse
+from netprior_core.experiment import EmbeddedTarget, Experiment, UploadedShots, parse
 
 MAX_LINK = 8000  # characters; browsers and proxies cut longer ones
 MAX_TEXT = 256 * 1024
@@ -16,7 +16,9 @@ MAX_TEXT = 256 * 1024
 
 def encode(experiment: Experiment) -> str | None:
     """URL-safe text, or None when the experiment needs uploads or is too long for a link."""
-    if isinstance(experiment.target, UploadedImage) or (isinstance(experiment.shots, UploadedShots) and experiment.shots.images):
+    if not isinstance(experiment.target, EmbeddedTarget) or (
+        isinstance(experiment.shots, UploadedShots) and experiment.shots.images
+    ):
         return None
     text = json.dumps(experiment.model_dump(mode="json"), separators=(",", ":"))
     packed = base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")

@@ -41,7 +41,8 @@ class Race:
     """Several methods on one problem.
 
     build: makes the problem and the ground truth (or None) when the race starts, on the thread that turns it.
-    lanes: (method, name, detail) each. seeds: one network per seed in every lane, as a batch.
+    lanes: (method, name, detail) each. seeds: one network per seed in every lane, as a batch. remark: more to say about the
+    problem than its model knows.
     schedule: "iteration" (one step each in turn) or "clock" (the lane that has had the least time is next).
     """
 
@@ -53,6 +54,7 @@ class Race:
         seeds: Sequence[int] = (0,),
         schedule: Schedule = "iteration",
         keep_frames: bool = True,
+        remark: str = "",
     ) -> None:
         self._build = build
         self.lanes = [Lane(i, *lane) for i, lane in enumerate(lanes)]
@@ -72,6 +74,7 @@ class Race:
         self._truth: torch.Tensor | None = None
         self._stop = self._pause = False
         self._single = 0
+        self._remark = remark
 
     # -- asked for by any thread -------------------------------------------------------------------------------------------
 
@@ -184,7 +187,7 @@ class Race:
             return False
         problem = self._problem
         self.has_truth = self._truth is not None
-        self.description = problem.model.describe()
+        self.description = "; ".join(filter(None, [problem.model.describe(), self._remark]))
         self.measurement_picture = picture_of(problem.model.preview(problem.measurement))
         self.truth_picture = picture_of(self._truth) if self._truth is not None else None
         if problem.shots is not None:

@@ -7,11 +7,12 @@
     summary.json                   scores, conventions, versions, machine
     frames/0-dip/000120.webp       kept frames, lossless, log-spaced
     final/0-dip.png  truth.png  measurement.png  contact.png
-    inputs/<sha256>.png            the uploaded images that the experiment names
+    inputs/<sha256>.png  or .npy   the uploads that the experiment names
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -30,8 +31,9 @@ import torch
 from PIL import Image
 
 import netprior_core
+from netprior_core.arrays import dump_npy, load_npy
 from netprior_core.errors import BadImage, InvalidSettings
-from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage, UploadedShots, parse
+from netprior_core.experiment import MAX_LANES, EmbeddedTarget, Experiment, UploadedShots, parse
 from netprior_core.images import load_image, sha256_of, to_uint8
 from netprior_core.lane import Lane, LaneState
 from netprior_core.metrics import CONVENTION, SSIM_CONVENTION
@@ -43,11 +45,13 @@ MAX_UNPACKED = 256 * 1024 * 1024
 MAX_MEMBERS = 4000
 MAX_CSV = 32 * 1024 * 1024
 MAX_SUMMARY = 1024 * 1024
+MAX_ARRAY_VALUES = 4 * 1024 * 1024
+MAX_ARRAY_BYTES = 16 * MAX_ARRAY_VALUES + 4096  # double precision complex numbers
 MAX_INPUT_PIXELS = 1024 * 1024  # uploads are reduced to this before they are kept
 COLUMNS = ("lane", "method", "iteration", "seconds", "psnr", "psnr_output", "objective", "ssim", "residual")
 _MEMBER = re.compile(
     r"^(experiment\.json|metrics\.csv|summary\.json|truth\.png|measurement\.png|contact\.png"
-    r"|frames/\d-[a-z0-9-]{1,60}/\d{6,8}\.webp|final/\d-[a-z0-9-]{1,60}\.png|inputs/[0-9a-f]{64}\.png)$"
+    r"|frames/\d-[a-z0-9-]{1,60}/\d{6,8}\.webp|final/\d-[a-z0-9-]{1,60}\.png|inputs/[0-9a-f]{64}\.(png|npy))$"
 )
 
 
@@ -115,7 +119,8 @@ def members(race: Race, experiment: Experiment, images: Mapping[str, np.ndarray]
     yield "contact.png", contact_sheet(race, experiment)
     for sha256 in sorted(_uploads(experiment)):
         if sha256 in images:
-            yield f"inputs/{sha256}.png", png(images[sha256])
+            upload = images[sha256]
+            yield (f"inputs/{sha256}.png", png(upload)) if upload.dtype == np.uint8 else (f"inputs/{sha256}.npy", dump_npy(upload))
 
 
 def read(data: bytes) -> Recording:
@@ -160,7 +165,7 @@ def to_pixels(array: np.ndarray) -> np.ndarray:
 
 
 def _uploads(experiment: Experiment) -> set[str]:
-    found = {experiment.target.sha256} if isinstance(experiment.target, UploadedImage) else set()
+    found = set() if isinstance(experiment.target, EmbeddedTarget) else {experiment.target.sha256}
     if isinstance(experiment.shots, UploadedShots):
         found |= {shot.sha256 for shot in experiment.shots.images}
     return found
@@ -207,17 +212,18 @@ def _plain(info: zipfile.ZipInfo) -> bool:
 
 
 def _read_inputs(files: Mapping[str, bytes], experiment: Experiment) -> dict[str, np.ndarray]:
-    """The uploaded images that the experiment names, each checked against its digest; others are not even decoded."""
+    """The uploads that the experiment names, each checked against its digest; others are not even decoded."""
     images = {}
     for sha256 in _uploads(experiment):
-        content = files.get(f"inputs/{sha256}.png")
-        try:
-            pixels = None if content is None else to_pixels(load_image(content, max_pixels=MAX_INPUT_PIXELS).array)
-        except BadImage:
-            pixels = None
-        if pixels is None or sha256_of(pixels) != sha256:
-            raise InvalidSettings("An uploaded image of this recording is missing or was changed: its checksum does not fit.")
-        images[sha256] = pixels
+        upload = None
+        with contextlib.suppress(BadImage, InvalidSettings):
+            if content := files.get(f"inputs/{sha256}.png"):
+                upload = to_pixels(load_image(content, max_pixels=MAX_INPUT_PIXELS).array)
+            elif content := files.get(f"inputs/{sha256}.npy"):
+                upload = load_npy(content, name="a measurement", max_bytes=MAX_ARRAY_BYTES, max_values=MAX_ARRAY_VALUES)
+        if upload is None or sha256_of(upload) != sha256:
+            raise InvalidSettings("An uploaded file of this recording is missing or was changed: its checksum does not fit.")
+        images[sha256] = upload
     return images
 
 

@@ -117,8 +117,8 @@ def _problem(truth: torch.Tensor, shots: torch.Tensor, options: argparse.Namespa
     shape: Any = tuple(truth.shape[1:])
     operator, noise = Operator.registry["compressed-sensing"](ratio=options.ratio), GaussianNoise(sigma=options.sigma)
     model = operator.build(shape, seed=2000 + seed, device=truth.device)  # never the seed of a method: the same bits
-    y = noise.apply(model.forward(truth), seed=1000 + seed)
-    return Problem(y, model, operator, noise, noise.std(tuple(y.shape)), shape, shots)
+    y = model.measure(truth, noise, seed=1000 + seed)
+    return Problem(y, model, operator, noise, noise.std(y), shape, shots)
 
 
 @contextmanager

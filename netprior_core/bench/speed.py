@@ -85,8 +85,8 @@ def _problem(size: int, seed: int, device: torch.device) -> tuple[Problem, torch
     shape: Any = tuple(truth.shape[1:])
     operator, noise = Operator.registry["denoising"](), GaussianNoise(sigma=25)
     model = operator.build(shape, seed=seed, device=device)
-    y = noise.apply(model.forward(truth), seed=seed)
-    return Problem(y, model, operator, noise, noise.std(tuple(y.shape)), shape), truth
+    y = model.measure(truth, noise, seed=seed)
+    return Problem(y, model, operator, noise, noise.std(y), shape), truth
 
 
 def plain(problem: Problem, method: DeepImagePrior, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

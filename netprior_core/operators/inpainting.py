@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from pydantic import field_validator
 
+from netprior_core.arrays import decode
 from netprior_core.errors import BadImage, InvalidSettings
 from netprior_core.images import encode_png, load_image
 from netprior_core.operators.base import Draw, ForwardModel, LinearModel, Operator
@@ -40,8 +41,8 @@ class Inpainting(Operator):
     )
 
     kind: Literal["inpainting"] = "inpainting"
-    pattern: Literal["random", "box", "drawn"] = setting(
-        "random", "What is hidden: random pixels, a box, or your drawing.", main=True
+    pattern: Literal["random", "box", "text", "drawn", "own"] = setting(
+        "random", "What is hidden: random pixels, a box, printed text, your drawing, or a mask from a file.", main=True
     )
     keep: float = setting(
         0.5, "Fraction of the pixels that stay visible.", ge=0.01, le=1.0, unit="of pixels", main=True, when=("pattern", "random")
@@ -61,6 +62,24 @@ class Inpainting(Operator):
         label="Box centre, across",
         when=("pattern", "box"),
     )
+    text: str = setting(
+        "Deep Image Prior",
+        "The words printed over the picture, line after line.",
+        max_length=80,
+        main=True,
+        when=("pattern", "text"),
+    )
+    text_size: float = setting(
+        0.12, "Height of a line of text.", ge=0.03, le=0.5, unit="of the height", label="Text size", when=("pattern", "text")
+    )
+    own: str = setting(
+        "",
+        "Your mask: a .npy array or a PNG of the picture's size, nonzero (white) where a pixel was measured.",
+        max_length=MASK_CHARACTERS,
+        label="Mask file",
+        widget="array",
+        when=("pattern", "own"),
+    )
     mask: str = setting(
         "",
         "The drawing: a PNG in base64, white where pixels are hidden.",
@@ -68,6 +87,13 @@ class Inpainting(Operator):
         label="Drawing",
         widget="mask",
     )
+
+    @field_validator("own")
+    @classmethod
+    def _numbers(cls, value: str) -> str:
+        if value:
+            decode(value, what="the mask", max_characters=MASK_CHARACTERS, max_values=MASK_PIXELS, ndim=2)
+        return value
 
     @field_validator("mask")
     @classmethod
@@ -96,10 +122,42 @@ class Inpainting(Operator):
             left, right = _span(width, self.box_size, self.box_column)
             visible[top:bottom, left:right] = False
             return visible
+        if self.pattern == "text":
+            return ~_printed(self.text, height, width, self.text_size)
+        if self.pattern == "own":
+            return _uploaded_mask(self.own, height, width)
         if not self.mask:
             raise InvalidSettings("Inpainting: nothing is drawn yet. Paint over what is to be hidden, or choose another pattern.")
         hidden = Image.fromarray(decode_mask(self.mask).astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
         return torch.from_numpy(np.asarray(hidden) == 0)
+
+
+def _printed(text: str, height: int, width: int, size: float) -> torch.Tensor:
+    """``(H, W)`` bool, True under the letters of ``text``, repeated over lines of ``size`` times the height."""
+    text = " ".join(text.split())
+    if not text:
+        raise InvalidSettings("Inpainting: there is no text to print. Type some words, or choose another pattern.")
+    page = Image.new("L", (width, height), 0)
+    pen = ImageDraw.Draw(page)
+    line = max(4, round(size * height))
+    font = ImageFont.load_default(size=line * 0.85)
+    length = max(1, round(pen.textlength(text + " ", font=font)))
+    row = (text + " ") * (2 + -(-width // length))
+    for i, top in enumerate(range(0, height, line)):
+        pen.text((-(i * length // 3) % length - length, top), row, fill=255, font=font)
+    return torch.from_numpy(np.asarray(page) > 127)
+
+
+def _uploaded_mask(own: str, height: int, width: int) -> torch.Tensor:
+    if not own:
+        raise InvalidSettings("Inpainting: there is no mask yet. Upload one, or choose another pattern.")
+    array = decode(own, what="the mask", max_characters=MASK_CHARACTERS, max_values=MASK_PIXELS, ndim=2)
+    if array.shape != (height, width):
+        raise InvalidSettings(
+            f"The mask is {array.shape[0]}×{array.shape[1]} and the image is {height}×{width}. "
+            "Choose that image size, or upload another mask."
+        )
+    return torch.from_numpy(array != 0)
 
 
 def _span(side: int, size: float, centre: float) -> tuple[int, int]:
@@ -154,6 +212,16 @@ class InpaintingModel(LinearModel):
     def describe(self) -> str:
         kept, pixels = self._index.shape[2], self.shape[1] * self.shape[2]
         return f"{kept:,} of {pixels:,} pixels visible ({kept / pixels:.0%})"
+
+    def measurement_from(self, array: np.ndarray) -> torch.Tensor:
+        """The kept values ``(C, K)``, or a picture ``(H, W)``, ``(C, H, W)`` or ``(H, W, C)``, whose hidden pixels are ignored."""
+        channels, height, width = self.shape
+        if array.ndim == 3 and array.shape == (height, width, channels):
+            array = np.moveaxis(array, 2, 0)
+        if not np.iscomplexobj(array) and array.shape in {(channels, height, width), (height, width)[: 2 * (channels == 1)]}:
+            picture = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).reshape(1, *self.shape)
+            return self.forward(picture.to(self.device, self.dtype))
+        return super().measurement_from(array)
 
     def _where(self, batch: int) -> torch.Tensor:
         return self._index.expand(batch, self.shape[0], -1)

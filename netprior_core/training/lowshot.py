@@ -86,8 +86,8 @@ def _held_out(method: LowShot, targets: torch.Tensor, shots: torch.Tensor, train
         shape: Any = tuple(truth.shape)
         operator, noise = Operator.registry["compressed-sensing"](ratio=RATIO), GaussianNoise(sigma=SIGMA)
         model = operator.build(shape, seed=i)
-        y = noise.apply(model.forward(truth[None]), seed=1000 + i)
-        problem = Problem(y, model, operator, noise, noise.std(tuple(y.shape)), shape, shots)
+        y = model.measure(truth[None], noise, seed=1000 + i)
+        problem = Problem(y, model, operator, noise, noise.std(y), shape, shots)
         *_, last = method._solve(problem, i, trained)
         assert last.estimate is not None
         values.append(psnr(last.estimate, truth[None]).item())

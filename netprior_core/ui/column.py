@@ -5,6 +5,7 @@ Every event handler returns a dict of component to new value; what is not in it 
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from netprior_core.compute import apart
 from netprior_core.errors import NetPriorError
 from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage, build
 from netprior_core.methods import Method
+from netprior_core.noise import Noise
 from netprior_core.operators import Operator
 from netprior_core.ui import files, setup
 from netprior_core.ui.controls import control, split
@@ -72,12 +74,16 @@ class Column:
             self.shot_files = gr.File(
                 label="Examples (shots): 2 to 100 images", file_count="multiple", elem_id="np-shot-files", **common
             )
-            self.target_file = gr.File(label="Target image", elem_id="np-target-file", **common)
+            common["file_types"] = ["image", ".npy"]
+            self.target_file = gr.File(
+                label="Target: an image, or your measurement as numbers (.npy)", elem_id="np-target-file", **common
+            )
             self.target_is = gr.Radio(
                 [("the truth: measure it for me", "truth"), ("the measurement itself", "measurement")],
                 value="truth",
                 label="The target is",
-                info="A measurement has no truth to compare with, so no PSNR. Denoising, inpainting and super-resolution only.",
+                info="A measurement has no truth to compare with, so no PSNR. A picture can be the measurement of denoising, "
+                "inpainting, super-resolution, deblurring and colorization; of any other operator, upload the numbers.",
                 interactive=True,
             )
         gr.HTML("<h2><b>2</b> Target <i>x</i></h2>", elem_classes="np-step")
@@ -137,12 +143,46 @@ class Column:
                 self._field(experiment, ["operator"], field, "operator")
             if getattr(experiment.operator, "pattern", "") == "drawn":
                 self._mask_editor(experiment)
-            for field in experiment.noise.fields():
+            self._noise_choice(experiment)
+            noise_main, noise_more = split(experiment.noise)
+            for field in noise_main:
                 self._field(experiment, ["noise"], field, "noise")
-            if [field for field in more if not field.widget]:
-                with gr.Accordion("More about this operator", open=False):
+            if [field for field in more if field.widget != "mask"] or noise_more:
+                with gr.Accordion("More about operator and noise", open=False):
                     for field in more:
                         self._field(experiment, ["operator"], field, "operator")
+                    for field in noise_more:
+                        self._field(experiment, ["noise"], field, "noise")
+            self._mismatch(experiment)
+
+    def _noise_choice(self, experiment: Experiment) -> None:
+        kinds = [(cls.title, cls.model_fields["kind"].default) for cls in Noise.registry]
+        choice = gr.Dropdown(
+            kinds, value=experiment.noise.kind, label="Noise", filterable=False, interactive=True, elem_id="np-noise"
+        )
+
+        def chosen(kind: str, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            changes = self.attempt(now, lambda: setup.with_noise(now, kind), request)
+            if self.experiment in changes:
+                changes[self.shape_of_operator] = f"{now.operator.kind}/{nonce}/{kind}"
+            return changes
+
+        outputs = [self.experiment, self.live, self.link, self.shape_of_operator]
+        choice.input(chosen, [choice, self.experiment, self.nonce], outputs, trigger_mode="always_last", **QUIET)
+
+    def _mismatch(self, experiment: Experiment) -> None:
+        operator = experiment.operator
+        hidden = {"operator_error": not operator.error_means, "finer_grid": not operator.simulates_finer}
+        wrong = experiment.mismatch.describe(operator)
+        with gr.Accordion("Mismatch: what the methods are told wrongly", open=bool(wrong)):
+            gr.HTML(
+                "<p class='np-info'>A simulation flatters: the methods know A and σ exactly. Of a real instrument nobody does."
+                + (f" Operator error 1 means: {html.escape(operator.error_means)}." if operator.error_means else "")
+                + "</p>"
+            )
+            for field in experiment.mismatch.fields():
+                if not hidden.get(field.name):
+                    self._field(experiment, ["mismatch"], field, "mismatch")
 
     def _render_lane(self, lane: int) -> None:
         @gr.render(inputs=[self.experiment], triggers=[self.shape_of_lanes[lane].change])
@@ -164,9 +204,7 @@ class Column:
                     gr.Markdown(method.citation, elem_classes="np-citation")
 
     def _field(self, experiment: Experiment, path: list[str | int], field: Any, key: str) -> None:
-        settings: Any = experiment.operator if path[0] == "operator" else experiment.noise
-        if path[0] == "methods":
-            settings = experiment.methods[int(path[1])]
+        settings: Any = experiment.methods[int(path[1])] if path[0] == "methods" else getattr(experiment, str(path[0]))
         component = control(field, getattr(settings, field.name), key)
         if component is None:
             return
@@ -175,7 +213,11 @@ class Column:
             if value is None and not field.optional:
                 return gr.skip()
             value = int(value) if field.type == "int" and value is not None else value
-            changes = self.attempt(now, lambda: setup.change(now, [*path, field.name], value), request)
+
+            def new() -> Experiment:
+                return setup.change(now, [*path, field.name], files.text_of(value) if field.widget == "array" else value)
+
+            changes = self.attempt(now, new, request)
             if self.experiment not in changes:
                 return changes
             if path[0] == "operator" and field.type == "choice":
@@ -186,7 +228,8 @@ class Column:
 
         outputs = [self.experiment, self.live, self.link, self.shape_of_operator, *self.presets]
         inputs = [component, self.experiment, self.nonce]
-        component.input(changed, inputs, outputs, trigger_mode="always_last", **QUIET)  # type: ignore[attr-defined]
+        listener = component.upload if isinstance(component, gr.File) else component.input  # type: ignore[attr-defined]
+        listener(changed, inputs, outputs, trigger_mode="always_last", **QUIET)
 
     def _mask_editor(self, experiment: Experiment) -> None:
         editor = gr.ImageEditor(
@@ -249,8 +292,8 @@ class Column:
             return self._renew(now, nonce, lambda: setup.from_set(self.sets[event.index].key, now.seed), request)
 
         def target_uploaded(path: str | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
-            taken = self._take([path] if path else [], request)
-            return self._renew(now, nonce, lambda: setup.with_uploads(now, taken[0], None), request) if taken else gr.skip()
+            taken = apart(files.take_target, self.app.session(request.session_hash), path) if path else None
+            return self._renew(now, nonce, lambda: setup.with_uploads(now, taken, None), request) if taken else gr.skip()
 
         def shots_uploaded(paths: list[str] | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
             taken = self._take(paths or [], request)
@@ -319,7 +362,7 @@ class Column:
             warn(str(error))
         changes = self.show(new, nonce + 1, request)
         # Settings that did not change are not drawn anew: an opened accordion stays open.
-        if (new.operator, new.noise) == (now.operator, now.noise) and new is not now:
+        if all(getattr(new, part) == getattr(now, part) for part in ("operator", "noise", "mismatch")) and new is not now:
             del changes[self.shape_of_operator]
         for lane, (before, after) in enumerate(zip(now.methods, new.methods, strict=False)):
             if before == after and new is not now:

@@ -12,16 +12,29 @@ import numpy as np
 from PIL import Image
 
 from netprior_core import examples
+from netprior_core.arrays import load_npy
 from netprior_core.errors import BadImage, InvalidSettings, NetPriorError
-from netprior_core.experiment import MAX_SHOTS, Experiment, UploadedImage, target_image
+from netprior_core.experiment import MAX_SHOTS, Experiment, UploadedArray, UploadedImage, target_image
 from netprior_core.frames import picture_of
 from netprior_core.images import read_upload, sha256_of
 from netprior_core.race import Race
-from netprior_core.recording import MAX_ZIP_BYTES, Recording, open_any, png, read, to_pixels, write
+from netprior_core.recording import (
+    MAX_ARRAY_BYTES,
+    MAX_ARRAY_VALUES,
+    MAX_ZIP_BYTES,
+    Recording,
+    open_any,
+    png,
+    read,
+    to_pixels,
+    write,
+)
 from netprior_core.ui.say import inform, warn
 from netprior_core.ui.session import Session
 from netprior_core.ui.setup import reduced
 from netprior_core.ui.wire import recording_message
+
+MAX_SETTING_BYTES = 140 * 1024  # what fits the text of a setting
 
 
 def take(session: Session, paths: list[str]) -> list[UploadedImage]:
@@ -43,6 +56,35 @@ def take(session: Session, paths: list[str]) -> list[UploadedImage]:
     if len(paths) > MAX_SHOTS:
         warn(f"At most {MAX_SHOTS} examples are used; the first {MAX_SHOTS} were taken.")
     return taken
+
+
+def take_target(session: Session, path: str) -> UploadedImage | UploadedArray | None:
+    """Read an uploaded target: a picture, or a measurement as numbers (.npy). None, with a warning, when it cannot be used."""
+    if Path(path).suffix.lower() != ".npy":
+        return next(iter(take(session, [path])), None)
+    name = Path(path).name[:80]
+    try:
+        array = load_npy(_bytes(path, MAX_ARRAY_BYTES), name=name, max_bytes=MAX_ARRAY_BYTES, max_values=MAX_ARRAY_VALUES)
+    except InvalidSettings as error:
+        warn(str(error), duration=20)
+        return None
+    if not np.iscomplexobj(array):
+        array = array.astype(np.float32)
+    digest = sha256_of(array)
+    session.keep(digest, array)
+    return UploadedArray(sha256=digest, name=name)
+
+
+def text_of(path: str) -> str:
+    """An uploaded .npy or .png as the text of a setting. Raises InvalidSettings when it is too large."""
+    return base64.b64encode(_bytes(path, MAX_SETTING_BYTES)).decode()
+
+
+def _bytes(path: str, limit: int) -> bytes:
+    file = Path(path)
+    if file.stat().st_size > limit:
+        raise InvalidSettings(f"{file.name[:80]} is larger than {limit / 2**20:.2g} MB, which is the most that can be used here.")
+    return file.read_bytes()
 
 
 def mask_of(value: Any, size: int) -> str | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import html
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from netprior_core.experiment import Experiment, parse
-from netprior_core.ui.setup import from_set
+from netprior_core.operators import Operator
+from netprior_core.ui.setup import from_set, with_operator
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Card:
     set: str
     changes: Mapping[str, Any] = field(default_factory=dict)
 
-    def html(self) -> str:
+    def markup(self) -> str:
         """The card as HTML."""
         return f"<h3>{self.title}</h3><p class='np-equation'>{self.equation}</p><p>{self.text}</p>"
 
@@ -32,6 +34,21 @@ class Card:
     def instead_of(self, now: Experiment, _: Any) -> Experiment:
         """The card's experiment at the seed in use."""
         return self.experiment().model_copy(update={"seed": now.seed})
+
+
+def operator_html(operator: type[Operator]) -> str:
+    """An operator's card: its equation and what it means."""
+    equation = f"<p class='np-equation'><i>{html.escape(operator.equation)}</i></p>"
+    return f"<h3>{html.escape(operator.title)}</h3>{equation}<p>{html.escape(operator.lesson)}</p>"
+
+
+def measured_with(kind: str) -> Callable[[Experiment, Any], Experiment]:
+    """A change of the experiment in use: the same target, measured with this operator at its defaults."""
+
+    def change(now: Experiment, _: Any) -> Experiment:
+        return with_operator(now, kind)
+
+    return change
 
 
 def _dip(iterations: int, **changes: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from netprior_core import link
 from netprior_core.errors import InvalidSettings, NetPriorError
 from netprior_core.experiment import Experiment, race_of
+from netprior_core.operators import Operator
 from netprior_core.recording import MAX_ZIP_BYTES
 from netprior_core.ui import api, files, learn, results, setup
 from netprior_core.ui.column import QUIET, Column
@@ -77,11 +78,18 @@ class Page:
 
     def _learn(self) -> list[tuple[Any, Callable[..., Experiment]]]:
         tries: list[tuple[Any, Callable[..., Experiment]]] = []
-        with gr.Row(elem_id="np-cards"):
+        with gr.Row(elem_id="np-cards", elem_classes="np-cards"):
             for card in learn.CARDS:
                 with gr.Column(elem_classes="np-card", min_width=260):
-                    gr.HTML(card.html())
+                    gr.HTML(card.markup())
                     tries.append((gr.Button("Try it", size="sm", scale=0), card.instead_of))
+        gr.HTML("<h3>How pictures are measured</h3>", elem_classes="np-heading")
+        with gr.Row(elem_id="np-operators", elem_classes="np-cards"):
+            for operator in Operator.registry:
+                with gr.Column(elem_classes="np-card", min_width=260):
+                    gr.HTML(learn.operator_html(operator))
+                    button = gr.Button("Measure this way", size="sm", scale=0)
+                    tries.append((button, learn.measured_with(operator.model_fields["kind"].default)))
         return tries
 
     def _wire(self, demo: gr.Blocks) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from netprior_core import examples
 from netprior_core.errors import InvalidSettings
-from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage, parse
+from netprior_core.experiment import MAX_LANES, Experiment, UploadedArray, UploadedImage, parse
 from netprior_core.methods import Method
 from netprior_core.operators import Operator
 from netprior_core.settings import Settings
@@ -58,9 +58,18 @@ def with_operator(experiment: Experiment, kind: str) -> Experiment:
         "operator": operator.model_dump(mode="json"),
         "methods": [m.model_dump(mode="json") for m in methods],
     }
-    if not operator.measures_images:
+    if experiment.mismatch.operator_error and not operator.error_means:
+        changes["mismatch"] = {**experiment.mismatch.model_dump(mode="json"), "operator_error": 0.0}
+    if experiment.mismatch.finer_grid and not operator.simulates_finer:
+        changes["mismatch"] = {**changes.get("mismatch", experiment.mismatch.model_dump(mode="json")), "finer_grid": False}
+    if not operator.measures_images and experiment.target.source != "array":
         changes["target_is"] = "truth"
     return parse({**experiment.model_dump(mode="json"), **changes})
+
+
+def with_noise(experiment: Experiment, kind: str) -> Experiment:
+    """Another noise model, at its defaults."""
+    return change(experiment, ["noise"], {"kind": kind})
 
 
 def with_method(experiment: Experiment, kind: str | None, *, lane: int) -> Experiment:
@@ -103,11 +112,17 @@ def _untouched(settings: Settings) -> bool:
     return all(getattr(settings, f.name) == f.default for f in settings.fields())
 
 
-def with_uploads(experiment: Experiment, target: UploadedImage | None, shots: Sequence[UploadedImage] | None) -> Experiment:
-    """The user's own target and shots (None leaves what is there)."""
+def with_uploads(
+    experiment: Experiment, target: UploadedImage | UploadedArray | None, shots: Sequence[UploadedImage] | None
+) -> Experiment:
+    """The user's own target and shots (None leaves what is there). An array of numbers can only be a measurement."""
     data = experiment.model_dump(mode="json")
     if target is not None:
         data["target"] = target.model_dump(mode="json")
+        if target.source == "array":
+            data["target_is"] = "measurement"
+        elif experiment.target.source == "array":
+            data["target_is"] = "truth"
     if shots is not None:
         data["shots"] = {"source": "upload", "images": [shot.model_dump(mode="json") for shot in shots]}
     return parse(data)
@@ -135,7 +150,11 @@ def with_target(experiment: Experiment, index: int | str | None) -> Experiment:
     """Another held-out target of the embedded set."""
     if not isinstance(index, int):
         return experiment
-    return change(experiment, ["target"], {"source": "embedded", "set": set_key(experiment), "index": index})
+    data = experiment.model_dump(mode="json")
+    data["target"] = {"source": "embedded", "set": set_key(experiment), "index": index}
+    if experiment.target.source == "array":
+        data["target_is"] = "truth"
+    return parse(data)
 
 
 def with_count(experiment: Experiment, count: float) -> Experiment:
@@ -165,8 +184,9 @@ def target_choices(experiment: Experiment) -> tuple[list[tuple[str, int | str]],
     """Choices of the target control as (label, value), and the value in use."""
     names = examples.get(set_key(experiment)).target_names
     choices: list[tuple[str, int | str]] = list(zip(names, range(len(names)), strict=True))
-    if experiment.target.source == "upload":
-        label = f"your image: {experiment.target.name or 'uploaded'}"
+    if experiment.target.source != "embedded":
+        what = "image" if experiment.target.source == "upload" else "measurement"
+        label = f"your {what}: {experiment.target.name or 'uploaded'}"
         return [*choices, (label, "upload")], "upload"
     return choices, experiment.target.index
 

@@ -74,7 +74,7 @@ def setup_message(experiment: Experiment, problem: Problem | None, truth: Any, n
         shots = [] if problem.shots is None else [picture_of(shot) for shot in problem.shots[:SHOTS_SHOWN]]
         message["strip"] = strip(
             experiment,
-            problem.model.describe(),
+            "; ".join(filter(None, [problem.model.describe(), experiment.mismatch.describe(experiment.operator)])),
             None if truth is None else picture_of(truth),
             picture_of(problem.model.preview(problem.measurement)),
             shots,
