@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from netprior_core.operators.base import Draw, ForwardModel, LinearModel, Operator
+from netprior_core.operators._sensing import GAIN_ERROR_MEANS, MOST, SensingModel, rows_of, too_many, values_of, words_of_bytes
+from netprior_core.operators.base import Draw, ForwardModel, Operator
 from netprior_core.problem import Shape
 from netprior_core.settings import setting
 
@@ -16,8 +17,6 @@ from netprior_core.settings import setting
 MEMORY_BUDGET = 256 * 2**20
 #: Most rows for which the dense pseudo-inverse is offered: it factors an m × m Gram matrix in double precision.
 PINV_ROWS = 4096
-#: Standard deviation of the rows' gains where A is to be wrong.
-GAIN_ERROR = 0.1
 
 
 class CompressedSensing(Operator):
@@ -35,7 +34,7 @@ class CompressedSensing(Operator):
     title: ClassVar[str] = "Compressed sensing"
     order: ClassVar[int] = 30
     equation: ClassVar[str] = "y = A x + e"
-    error_means: ClassVar[str] = "every row of A is taken with a wrong gain, off by 10% (standard deviation)"
+    error_means: ClassVar[str] = GAIN_ERROR_MEANS
     lesson: ClassVar[str] = (
         "A single detector looks at the whole picture through a random pattern and reports one number: a weighted sum of all "
         "pixels. Another pattern, another number. With fewer numbers than pixels many pictures fit, but hardly any of them looks "
@@ -45,6 +44,8 @@ class CompressedSensing(Operator):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "CS-DIP and MetaDIP": {"normalisation": "1/m"},
         "low-shot paper": {"normalisation": "1"},
+        "CS-DIP, MNIST digits": {"count": 75},
+        "CS-DIP, chest X-rays": {"count": 2000},
     }
 
     kind: Literal["compressed-sensing"] = "compressed-sensing"
@@ -56,6 +57,15 @@ class CompressedSensing(Operator):
         label="Ratio m/n",
         main=True,
         log=True,
+        when=("count", 0),
+    )
+    count: int = setting(
+        0,
+        "Exact number of measurements m, as in papers that state it (25 to 200 for digits of 28×28, 500 to 8000 for X-rays of "
+        "256×256). 0 takes the ratio.",
+        ge=0,
+        le=MOST,
+        label="Count m",
     )
     normalisation: Literal["1/m", "1"] = setting(
         "1/m", "Variance of the entries of A. With 1/m a measurement is as strong as a pixel; with 1 noise is m times weaker."
@@ -67,36 +77,28 @@ class CompressedSensing(Operator):
     )
 
     def _build(self, shape: Shape, draw: Draw) -> ForwardModel:
-        n = shape[0] * shape[1] * shape[2]
-        m = min(n, max(1, round(self.ratio * n)))
+        n = values_of(shape)
+        m = rows_of(n, self.ratio, self.count)
         scale = 1 / math.sqrt(m) if self.normalisation == "1/m" else 1.0
         fits = m * n * 4 <= MEMORY_BUDGET
         if self.matrix == "structured" or not fits:
             return StructuredModel(shape, m, scale, draw, wanted_dense=self.matrix != "structured")
         return DenseModel(shape, m, scale, draw)
 
+    def refuses(self, shape: Shape) -> str | None:
+        return too_many(shape, self.count)
 
-class _SensingModel(LinearModel):
+
+class _SensingModel(SensingModel):
     """What the dense and the structured matrix share: ``scale`` is the standard deviation of an entry."""
 
     def __init__(self, shape: Shape, m: int, scale: float, draw: Draw) -> None:
-        super().__init__(shape, (m,), draw.device, draw.dtype)
+        super().__init__(shape, m, draw)
         self.scale = scale
-        self.gains: torch.Tensor | None = None
-        if draw.error:
-            self.gains = (1 + GAIN_ERROR * draw.error * torch.randn(m, generator=draw.generator(use=1))).to(self.device, self.dtype)
 
     def _initial(self, y: torch.Tensor) -> torch.Tensor:
         # E[AᵀA] = m·scale²·I, so that the mean picture has the image's own contrast under either normalisation.
         return self._adjoint(y) / (self.m * self.scale**2)
-
-    def _preview(self, y: torch.Tensor) -> torch.Tensor:
-        """The m values row by row in a near-square strip: grey is 0, black and white are ±3 times their root mean square."""
-        width = math.ceil(math.sqrt(self.m))
-        height = math.ceil(self.m / width)
-        spread = y.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
-        strip = torch.nn.functional.pad(y / (6 * spread), (0, width * height - self.m)) + 0.5
-        return strip.view(-1, 1, height, width)
 
 
 class DenseModel(_SensingModel):
@@ -121,7 +123,7 @@ class DenseModel(_SensingModel):
         return super().norm()
 
     def describe(self) -> str:
-        return f"dense Gaussian A, exact: {self.m:,} × {self.n:,}, {_bytes(self.m * self.n * 4)}"
+        return f"dense Gaussian A, exact: {self.m:,} × {self.n:,}, {words_of_bytes(self.m * self.n * 4)}"
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.flatten(1) @ self.matrix.T
@@ -178,7 +180,7 @@ class StructuredModel(_SensingModel):
     def describe(self) -> str:
         line = f"structured A, random signs and {self.m:,} of {self.n:,} Hartley coefficients"
         if self._wanted_dense:
-            line += f", since a dense one would need {_bytes(self.m * self.n * 4)} (budget {_bytes(MEMORY_BUDGET)})"
+            line += f", since a dense one would need {words_of_bytes(self.m * self.n * 4)} (budget {words_of_bytes(MEMORY_BUDGET)})"
         return line
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -208,10 +210,3 @@ def hartley(x: torch.Tensor) -> torch.Tensor:
     # The other half of a real signal's spectrum is the conjugate of this one, reversed: there h = Re + Im.
     mirrored = (half.real + half.imag)[..., 1 : (n + 1) // 2].flip(-1)
     return torch.cat([half.real - half.imag, mirrored], dim=-1)
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
