@@ -58,7 +58,7 @@ def root_mean_square(y: torch.Tensor) -> torch.Tensor:
 
 
 def words_of_bytes(count: int) -> str:
-    """"36.0 GiB"."""
+    """A number of bytes for people: 36.0 GiB."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
