@@ -25,11 +25,14 @@ from netprior_core.operators import AnyOperator, ForwardModel
 from netprior_core.problem import Problem, Shape
 from netprior_core.race import Race, Schedule
 from netprior_core.settings import explain
+from netprior_core.stopping import AnyRule
 
 FORMAT = "netprior-experiment"
 VERSION = 1
 MAX_LANES = 4
 MAX_SHOTS = 100
+MAX_SEEDS = 16
+MAX_RULES = 6
 MAX_BYTES = 2 * 1024 * 1024  # an experiment is small, even with a drawn mask
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the pixels, see recording.digest")]
@@ -100,7 +103,10 @@ class Experiment(_Record):
     mismatch: Mismatch = Mismatch()
     methods: tuple[AnyMethod, ...] = Field(min_length=1, max_length=MAX_LANES)
     seed: int = Field(0, ge=0, le=2**31 - 1)
+    seeds: int = Field(1, ge=1, le=MAX_SEEDS, description="Independent runs of every method, for a median and its spread.")
     schedule: Schedule = "iteration"
+    stopping: tuple[AnyRule, ...] = Field((), max_length=MAX_RULES, description="Stopping rules that watch every method.")
+    stop_by: str = Field("", max_length=40, description="The rule that really stops a method, by its kind; empty: none does.")
 
     @model_validator(mode="after")
     def _goes_together(self) -> Experiment:
@@ -112,6 +118,17 @@ class Experiment(_Record):
                 f"a picture cannot be the measurement of {self.operator.title.lower()}: "
                 "only operators whose measurement is itself a picture can take one. Upload it as an array of numbers (.npy)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _rules_go_together(self) -> Experiment:
+        kinds = [rule.kind for rule in self.stopping]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("a stopping rule is named twice; each can watch only once")
+        if self.stop_by and self.stop_by not in kinds:
+            raise ValueError("the rule that is to stop the methods must be one of those that watch them")
+        if {"held-out", "sure"} <= set(kinds):
+            raise ValueError("held-out measurements and SURE cannot watch the same run: both change it. Choose one of them")
         return self
 
     @property
@@ -232,16 +249,23 @@ def shot_images(experiment: Experiment, images: Images) -> torch.Tensor:
 
 
 def race_of(
-    experiment: Experiment, images: Images, device: torch.device | str = "cpu", *, keep_frames: bool = True, seeds: int = 1
+    experiment: Experiment,
+    images: Images,
+    device: torch.device | str = "cpu",
+    *,
+    keep_frames: bool = True,
+    seeds: int | None = None,
 ) -> Race:
-    """The race of an experiment, ready to be turned. ``seeds`` networks per lane."""
+    """The race of an experiment, ready to be turned. ``seeds`` networks per lane, those of the experiment if None."""
     return Race(
         lambda: build(experiment, images, device),
         experiment.lanes(),
-        seeds=[derive(experiment.seed, f"method/{i}") for i in range(seeds)],
+        seeds=[derive(experiment.seed, f"method/{i}") for i in range(seeds or experiment.seeds)],
         schedule=experiment.schedule,
         keep_frames=keep_frames,
         remark=experiment.mismatch.describe(experiment.operator),
+        rules=experiment.stopping,
+        stop_by=experiment.stop_by,
     )
 
 

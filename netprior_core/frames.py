@@ -21,6 +21,16 @@ def picture_of(estimate: torch.Tensor) -> np.ndarray:
     return to_uint8(estimate[0] if estimate.ndim == 4 else estimate)
 
 
+def spread_of(estimates: torch.Tensor) -> np.ndarray | None:
+    """Standard deviation over the seeds of ``(R, C, H, W)``, mean over channels, as 8-bit ``(H, W)``: white is 0.25 or more.
+
+    None for a single seed.
+    """
+    if len(estimates) < 2:
+        return None
+    return to_uint8(estimates.detach().clamp(0, 1).std(dim=0).mean(dim=0, keepdim=True) * 4)
+
+
 def sheet_of(images: torch.Tensor, limit: int = 25) -> torch.Tensor:
     """Up to ``limit`` images ``(N, C, H, W)`` on one near-square sheet ``(C, H', W')``; empty places are white."""
     return contact(images.detach()[:limit], gap=0)

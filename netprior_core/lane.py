@@ -12,6 +12,7 @@ import torch
 from netprior_core.frames import FrameStore
 from netprior_core.methods.base import Method
 from netprior_core.problem import Stage, Step
+from netprior_core.stopping import Watcher
 
 LaneState = Literal["ready", "preparing", "running", "finished", "failed", "refused", "stopped"]
 
@@ -24,6 +25,7 @@ class Curve:
     seconds: list[float] = field(default_factory=list)
     objective: list[float] = field(default_factory=list)
     psnr: list[float] = field(default_factory=list)
+    spread: list[tuple[float, float]] = field(default_factory=list)  # least and largest PSNR, where there are several seeds
     psnr_output: list[float] = field(default_factory=list)
     ssim: list[tuple[int, float, float]] = field(default_factory=list)
     residual: list[tuple[int, float, float]] = field(default_factory=list)
@@ -49,6 +51,16 @@ class Result:
     pixels: np.ndarray
 
 
+@dataclass(frozen=True)
+class Stop:
+    """Where a stopping rule stands: the iterate it would return, when it fired (None: not yet), and the PSNR of that iterate."""
+
+    title: str
+    iteration: int
+    fired: int | None
+    psnr: float | None
+
+
 class Lane:
     """One method in a race. Written by whoever turns the race; reading it from another thread is safe."""
 
@@ -66,7 +78,11 @@ class Lane:
         self.frames = FrameStore()
         self.picture: Picture | None = None
         self.picture_wanted = True
+        self.spread: np.ndarray | None = None  # standard deviation over the seeds, pixel by pixel
+        self.stops: dict[str, Stop] = {}  # by kind of rule
         self._steps: Iterator[Step] | None = None
+        self._twin: Iterator[Step] | None = None
+        self._watchers: list[Watcher] = []
         self._last: Step | None = None
         self._pending: list[tuple[int, float, torch.Tensor]] = []
         self._best_estimate: torch.Tensor | None = None
@@ -77,6 +93,12 @@ class Lane:
     def done(self) -> bool:
         """Nothing more will come of this lane."""
         return self.state in ("finished", "failed", "refused", "stopped")
+
+    def beside(self, step: Step) -> Step | None:
+        """The twin run's step of the same iteration, or None where there is no twin."""
+        if self._twin is None or step.stage != "solve":
+            return None
+        return next(twin for twin in self._twin if twin.stage != "prepare")
 
     def spend(self, stage: Stage, seconds: float) -> None:
         """Add to the clock of the stage."""

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,18 +20,17 @@ import torch
 
 from netprior_core import metrics
 from netprior_core.errors import NetPriorError
-from netprior_core.frames import picture_of, sheet_of
-from netprior_core.lane import Lane, Picture, Result
+from netprior_core.frames import picture_of, sheet_of, spread_of
+from netprior_core.lane import Lane, Picture, Result, Stop
 from netprior_core.methods.base import Method
 from netprior_core.problem import Problem, Step
+from netprior_core.stopping import Look, StoppingRule
 
 log = logging.getLogger("netprior")
 
 RaceState = Literal["ready", "running", "paused", "finished", "stopped", "failed"]
 Schedule = Literal["iteration", "clock"]
 
-#: Residuals and SSIM cost an operator or five convolutions: they are computed at these iterations only (and at kept frames).
-RESIDUAL_EVERY = 10
 SHOTS_SHOWN = 12
 #: Accelerators run ahead of Python; reading a number waits for them, so they get several steps a turn.
 STEPS_PER_TURN = {"cpu": 1}
@@ -43,6 +43,7 @@ class Race:
     build: makes the problem and the ground truth (or None) when the race starts, on the thread that turns it.
     lanes: (method, name, detail) each. seeds: one network per seed in every lane, as a batch. remark: more to say about the
     problem than its model knows.
+    rules: stopping rules that watch every lane; the one of kind ``stop_by`` ends it.
     schedule: "iteration" (one step each in turn) or "clock" (the lane that has had the least time is next).
     """
 
@@ -55,6 +56,8 @@ class Race:
         schedule: Schedule = "iteration",
         keep_frames: bool = True,
         remark: str = "",
+        rules: Sequence[StoppingRule] = (),
+        stop_by: str = "",
     ) -> None:
         self._build = build
         self.lanes = [Lane(i, *lane) for i, lane in enumerate(lanes)]
@@ -75,6 +78,8 @@ class Race:
         self._stop = self._pause = False
         self._single = 0
         self._remark = remark
+        self.rules, self.stop_by = tuple(rules), stop_by
+        self.rule_notes: dict[str, str] = {}  # why a rule is not at work
 
     # -- asked for by any thread -------------------------------------------------------------------------------------------
 
@@ -193,12 +198,20 @@ class Race:
         if problem.shots is not None:
             self.shot_pictures = [picture_of(shot) for shot in problem.shots[:SHOTS_SHOWN]]
             self.shots_total = len(problem.shots)
+        self.rule_notes = {rule.kind: reason for rule in self.rules if (reason := rule.refuses(problem))}
+        rules = [rule for rule in self.rules if rule.kind not in self.rule_notes]
+        given, twin = problem, None
+        for rule in rules:
+            given = rule.prepare(given, self.seeds[0])
+            twin = rule.twin(given, self.seeds[0]) or twin
         for lane in self.lanes:
-            reason = lane.method.accepts(problem)
+            reason = lane.method.accepts(given)
             if reason:
                 lane.state, lane.message = "refused", reason
-            else:
-                lane._steps = lane.method.solve(problem, seeds=self.seeds)
+                continue
+            lane._steps = lane.method.solve(given, seeds=self.seeds)
+            lane._twin = lane.method.solve(twin, seeds=self.seeds) if twin is not None else None
+            lane._watchers = [rule.watch(problem, self.seeds[0]) for rule in rules]
         self.state = "running"
         self.version += 1
         return True
@@ -234,8 +247,9 @@ class Race:
             for _ in range(1 if self._single else STEPS_PER_TURN.get(self._problem.device.type, DEFAULT_STEPS_PER_TURN)):
                 start = time.perf_counter()
                 step = next(lane._steps)
+                twin = lane.beside(step)
                 lane.spend(step.stage, time.perf_counter() - start)
-                self._take(lane, step)
+                step = self._take(lane, step, twin)
                 if step.stage == "result":
                     break
             start = time.perf_counter()
@@ -247,8 +261,11 @@ class Race:
         except Exception as error:  # a generator that ends without a result lands here too, as StopIteration
             self._fail(lane, _explain(error))
 
-    def _take(self, lane: Lane, step: Step) -> None:
-        """Score one step. Nothing here reads a number from the device."""
+    def _take(self, lane: Lane, step: Step, twin: Step | None) -> Step:
+        """Score one step. Nothing here reads a number from the device, but every tenth iteration where rules watch.
+
+        Returns the step, or the result in its place when the rule that may stop the lane has fired.
+        """
         if lane._last is None or step.stage != lane._last.stage:
             lane._speed.clear()
         lane._last = step
@@ -261,20 +278,52 @@ class Race:
             lane._pending.append((-1, 0.0, objective.view(1)))
         elif step.stage == "solve":
             lane.state = "running"
-            scores = torch.stack([objective, *self._psnr_pair(lane, step, nan)])
+            scores = torch.stack([objective, *self._psnrs(lane, step, nan)])
             lane._pending.append((step.iteration, lane.seconds, scores))
             keep = self.keep_frames and lane.frames.due(step.iteration)
-            if keep or step.iteration % RESIDUAL_EVERY == 0:
-                self._measure(lane, step, ssim=keep)
+            if step.estimate is not None and step.output is not None:
+                assert self._problem is not None
+                look = Look(step, self._problem, twin)
+                for watcher in lane._watchers:
+                    watcher.see(look)
+                if keep or look.due:
+                    self._measure(lane, look, ssim=keep)
+                if look.due and lane._watchers:
+                    self._read(lane)
+                    step = lane._last = self._stopped(lane, step)
             if keep and step.estimate is not None:
                 lane.frames.add(step.iteration, picture_of(step.estimate))
         if lane.picture_wanted:
             self._show(lane)
+        return step
 
-    def _psnr_pair(self, lane: Lane, step: Step, nan: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _read(self, lane: Lane) -> None:
+        """What each rule has found so far."""
+        for watcher in lane._watchers:
+            watcher.read(lane.iteration)
+            if watcher.candidate is None or watcher.estimate is None:
+                continue
+            known = lane.stops.get(watcher.rule.kind)
+            if known is not None and (known.iteration, known.fired) == (watcher.candidate, watcher.fired):
+                continue
+            value = None if self._truth is None else float(metrics.psnr(watcher.estimate, self._truth).median())
+            lane.stops[watcher.rule.kind] = Stop(type(watcher.rule).title, watcher.candidate, watcher.fired, value)
+
+    def _stopped(self, lane: Lane, step: Step) -> Step:
+        """The result that the chosen rule stands for, once it has fired; else the step."""
+        watcher = next((w for w in lane._watchers if w.rule.kind == self.stop_by and w.fired is not None), None)
+        if watcher is None or watcher.estimate is None:
+            return step
+        note = f"Stopped by {type(watcher.rule).title} at iteration {watcher.fired}: returns iteration {watcher.candidate}."
+        lane.message = note
+        return replace(step, stage="result", estimate=watcher.estimate, info={"returns": watcher.candidate, "note": note})
+
+    def _psnrs(self, lane: Lane, step: Step, nan: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """PSNR of estimate and output (medians over the seeds), and the least and largest of the estimates."""
         if self._truth is None or step.estimate is None:
-            return nan, nan
-        value = metrics.psnr(step.estimate, self._truth).median()
+            return nan, nan, nan, nan
+        values = metrics.psnr(step.estimate, self._truth)
+        value = values.median()
         if lane._best_psnr is None:
             lane._best_psnr, lane._best_estimate = value, step.estimate[:1].clone()
         else:  # no branch on the value: the device is not waited for
@@ -283,17 +332,15 @@ class Race:
             assert lane._best_estimate is not None
             torch.where(better, step.estimate[:1], lane._best_estimate, out=lane._best_estimate)
         if step.output is None or step.output is step.estimate:
-            return value, value
-        return value, metrics.psnr(step.output, self._truth).median()
+            return value, value, values.min(), values.max()
+        return value, metrics.psnr(step.output, self._truth).median(), values.min(), values.max()
 
-    def _measure(self, lane: Lane, step: Step, *, ssim: bool) -> None:
-        if step.estimate is None or self._problem is None:
-            return
+    def _measure(self, lane: Lane, look: Look, *, ssim: bool) -> None:
         with torch.no_grad():
-            value = metrics.residual(self._problem.model, step.estimate, self._problem.measurement).median()
-            lane.curve.residual.append((step.iteration, lane.seconds, float(value)))
+            value = look.misfit.square().mean(dim=1).sqrt().median()
+            lane.curve.residual.append((look.iteration, lane.seconds, float(value)))
             if ssim and self._truth is not None:
-                lane.curve.ssim.append((step.iteration, lane.seconds, float(metrics.ssim(step.estimate, self._truth).median())))
+                lane.curve.ssim.append((look.iteration, lane.seconds, float(metrics.ssim(look.estimate, self._truth).median())))
 
     def _flush(self, lane: Lane) -> None:
         """Read the scores of the steps since the last flush: the one place that waits for the device."""
@@ -311,7 +358,7 @@ class Race:
             if iteration < 0:
                 lane.prepare_loss.append(values[0])
                 continue
-            objective, psnr, psnr_output = values
+            objective, psnr, psnr_output, least, most = values
             if estimated and math.isnan(psnr):
                 lane.forget_from(iteration)
                 raise NetPriorError(
@@ -321,6 +368,8 @@ class Race:
             lane.curve.seconds.append(seconds)
             lane.curve.objective.append(objective)
             lane.curve.psnr.append(psnr)
+            if len(self.seeds) > 1:
+                lane.curve.spread.append((least, most))
             lane.curve.psnr_output.append(psnr_output)
             if not math.isnan(psnr) and (lane.best is None or psnr > lane.best[0]):
                 lane.best = (psnr, iteration)
@@ -335,13 +384,16 @@ class Race:
                 lane.picture_wanted = False
         elif step.estimate is not None:
             lane.picture = Picture(picture_of(step.estimate), step.iteration, "estimate")
+            lane.spread = spread_of(step.estimate)
             lane.picture_wanted = False
 
     def _conclude(self, lane: Lane) -> None:
         """Keep the outcome of a lane that ended or was stopped, then close it."""
         step = lane._last
+        self._read(lane)
         if step is not None and step.estimate is not None and self._problem is not None:
             estimate = step.estimate
+            lane.spread = spread_of(estimate)
             has = self._truth is not None
             returns = step.info.get("returns", step.iteration)
             pixels = picture_of(estimate)
@@ -374,12 +426,14 @@ class Race:
         self._free(lane)
 
     def _free(self, lane: Lane) -> None:
-        steps, lane._steps = lane._steps, None
-        if steps is not None:
+        for steps in (lane._steps, lane._twin):
             try:
-                steps.close()  # type: ignore[attr-defined]
+                if steps is not None:
+                    steps.close()  # type: ignore[attr-defined]
             except Exception:  # a method that cannot clean up must not take the others down
                 log.exception("closing %s", lane.name)
+        lane._steps = lane._twin = None
+        lane._watchers = []
         lane._last = lane._best_estimate = lane._best_psnr = None
         lane._pending.clear()
 
@@ -417,6 +471,10 @@ def summary(race: Race) -> list[dict[str, Any]]:
                 "prepare_seconds": lane.prepare_seconds,
                 "seconds": lane.seconds,
                 "message": lane.message,
+                "stops": [
+                    {"rule": stop.title, "iteration": stop.iteration, "fired": stop.fired, "psnr": stop.psnr}
+                    for stop in lane.stops.values()
+                ],
             }
         )
     return rows

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         for name in IMAGES[:images]:
             key = f"{ratio}, {name}"
             if (row := report.cached(key)) is None:
-                scores = {
+                scores: dict[str, Any] = {
                     matrix: statistics.fmean(
                         _psnr(name, ratio, matrix, draw, iterations, options.size, device) for draw in range(draws)
                     )
@@ -47,9 +47,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
                 }
                 row = report.row(key, ratio=ratio, image=name, **scores, difference=scores["structured"] - scores["dense"])
             rows.append(row)
-        report.row(
-            ratio=ratio, image="mean", **{c: statistics.fmean(r[c] for r in rows) for c in ("dense", "structured", "difference")}
-        )
+        means: dict[str, Any] = {c: statistics.fmean(r[c] for r in rows) for c in ("dense", "structured", "difference")}
+        report.row(ratio=ratio, image="mean", **means)
 
 
 def _psnr(name: str, ratio: float, matrix: str, draw: int, iterations: int, size: int, device: torch.device) -> float:

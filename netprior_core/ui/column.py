@@ -174,7 +174,7 @@ class Column:
         operator = experiment.operator
         hidden = {"operator_error": not operator.error_means, "finer_grid": not operator.simulates_finer}
         wrong = experiment.mismatch.describe(operator)
-        with gr.Accordion("Mismatch: what the methods are told wrongly", open=bool(wrong)):
+        with gr.Accordion("Mismatch", open=bool(wrong)):
             gr.HTML(
                 "<p class='np-info'>A simulation flatters: the methods know A and σ exactly. Of a real instrument nobody does."
                 + (f" Operator error 1 means: {html.escape(operator.error_means)}." if operator.error_means else "")
