@@ -27,5 +27,5 @@ def applied(value: torch.Tensor, apply: Map, transpose: Map) -> torch.Tensor:
 
     For transforms whose own derivative torch takes by a longer way: that of ``rfft2`` is a complex FFT of the whole spectrum.
     """
-    found: torch.Tensor = _Applied.apply(value, apply, transpose)  # type: ignore[no-untyped-call]
+    found: torch.Tensor = _Applied.apply(value, apply, transpose)
     return found

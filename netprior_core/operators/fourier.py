@@ -297,15 +297,20 @@ class FourierModel(LinearModel):
         cos, sin = self._turn[0], sign * self._turn[1]
         return torch.cat([alone, cos * real - sin * imaginary, sin * real + cos * imaginary], dim=-1)
 
+    def _all(self, index: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+        """An index for every channel of every image: ``gather`` is several times as fast as ``index_select``."""
+        return index.expand(len(batch), self.shape[0], -1)
+
     def _gathered(self, x: torch.Tensor) -> torch.Tensor:
         spectrum = torch.fft.rfft2(x, norm="ortho").flatten(2)
-        return self._turned(self._real(spectrum.index_select(2, self._index)), 1)
+        return self._turned(self._real(spectrum.gather(2, self._all(self._index, x))), 1)
 
     def _spread(self, y: torch.Tensor) -> torch.Tensor:
         values = self._complex(self._turned(y, -1))
         spectrum = values.new_zeros((len(y), self.shape[0], self.shape[1] * self._half))
-        spectrum.index_copy_(2, self._index, values)
-        spectrum.index_copy_(2, self._twice_index, values.index_select(2, self._twice).conj_physical())
+        spectrum.scatter_(2, self._all(self._index, y), values)
+        both = values.gather(2, self._all(self._twice, y)).conj_physical()
+        spectrum.scatter_(2, self._all(self._twice_index, y), both)
         return torch.fft.irfft2(spectrum.view(len(y), self.shape[0], self.shape[1], self._half), s=self.shape[1:], norm="ortho")
 
     def _filtered(self, x: torch.Tensor) -> torch.Tensor:
