@@ -64,7 +64,7 @@ def _watched(
     return watcher.candidate, watcher.fired
 
 
-@pytest.mark.parametrize("rule", [HeldOut(patience=100), Sure(patience=100)], ids=lambda r: r.kind)
+@pytest.mark.parametrize("rule", [HeldOut(share=25, patience=100), Sure(patience=100)], ids=lambda r: r.kind)
 def test_rules_of_the_measurement_find_the_best_iterate(rule: StoppingRule) -> None:
     candidate, fired = _watched(rule, *_problem())
     assert abs(candidate - 120) <= 20
