@@ -61,7 +61,7 @@ def words_of_bytes(count: int) -> str:
     """A number of bytes for people: 36.0 GiB."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
-            return f"{count / size:.1f} {unit}"
+            return f"{count / size:,.1f} {unit}"
     return f"{count} B"
 
 

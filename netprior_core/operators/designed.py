@@ -143,34 +143,32 @@ def near_isometry(images: torch.Tensor, m: int, generator: torch.Generator, *, m
 
     For m > r, an orthonormal basis of the span of their differences (and the mean's part outside it): exact. Else the design
     described in :class:`DesignedSensing`, started from the principal components. ``most`` bounds the basis, for its memory: then
-    the first principal components stand for the span. Deterministic given ``generator``'s state.
+    the first principal components stand for the span, and a difference counts with what random rows see of it, in the mean.
+    Deterministic given ``generator``'s state.
     """
     flat = images.detach().flatten(1).cpu()
     mean = flat.mean(dim=0, dtype=torch.float64)
-    span, rank = _span(flat, mean, min(len(flat) - 1, max(1, most - 1) if most else len(flat)))
+    span, points = _span(flat, mean, max(1, most - 1) if most else len(flat))
     outside = mean - span.T @ (span @ mean)
     # A row for the mean, unless the examples have none outside their span, or the only row is better spent on what differs.
     has_mean = float(outside.norm()) > 1e-6 * max(float(mean.norm()), 1e-6) and (m > 1 or not len(span))
     top = (outside / outside.norm())[None] if has_mean else span[:0]
     left = m - len(top)
-    points = torch.zeros((len(flat), len(span)), dtype=torch.float64)
-    for block, middle, across in zip(flat.split(BLOCK, dim=1), mean.split(BLOCK), span.split(BLOCK, dim=1), strict=True):
-        points += (block.double() - middle) @ across.T
     pairs = secants(points, generator)
-    if left >= len(span):
-        rows, lengths = span, torch.ones(len(span), dtype=torch.float64)
-    else:
-        rows, lengths = _designed(pairs, left)
-        rows = rows @ span
-    images_of_pairs = (pairs @ (rows @ span.T).T) * lengths
+    turns, lengths = torch.eye(len(span), dtype=torch.float64), torch.ones(len(span), dtype=torch.float64)
+    if left < len(span):
+        turns, lengths = _designed(pairs[:, : len(span)], left)
+    # What no direction was kept for is seen by the random rows, as far as there are any.
+    chance = (left - len(turns)) / max(flat.shape[1] - len(top) - len(turns), 1)
+    seen = torch.cat([(pairs[:, : len(span)] @ turns.T) * lengths, pairs[:, len(span) :] * math.sqrt(chance)], dim=1)
     return Design(
         mean=mean,
-        basis=torch.cat([top, rows]),
+        basis=torch.cat([top, turns @ span]),
         lengths=torch.cat([torch.ones(len(top), dtype=torch.float64), lengths]),
-        rank=rank,
+        rank=points.shape[1],
         kept=len(span),
         pairs=len(pairs),
-        deviation=_deviation(images_of_pairs),
+        deviation=_deviation(seen),
         random_deviation=_deviation(_gaussian(pairs, m, generator)),
     )
 
@@ -267,8 +265,11 @@ class DesignedModel(SensingModel):
         return (back + (known - back @ self.basis.T) @ self.basis).view(-1, *self.shape)
 
 
-def _span(flat: torch.Tensor, mean: torch.Tensor, most: int) -> tuple[torch.Tensor, int]:
-    """Principal directions ``(r, n)`` of images ``(S, n)`` around their mean, at most ``most``, and their full number."""
+def _span(flat: torch.Tensor, mean: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Principal directions ``(≤ most, n)`` of images ``(S, n)`` about their mean; coordinates in all r of them, ``(S, r)``.
+
+    By the S × S Gram matrix, in blocks, so that the images are never copied whole.
+    """
     count = len(flat)
     gram = torch.zeros((count, count), dtype=torch.float64)
     for block, middle in zip(flat.split(BLOCK, dim=1), mean.split(BLOCK), strict=True):
@@ -277,13 +278,14 @@ def _span(flat: torch.Tensor, mean: torch.Tensor, most: int) -> tuple[torch.Tens
     energies, vectors = torch.linalg.eigh(gram)
     energies, vectors = energies.flip(0), vectors.flip(1)
     rank = int((energies > RANK_TOLERANCE**2 * energies[0].clamp_min(1e-12)).sum()) if count > 1 else 0
-    chosen = vectors[:, : min(rank, most)]
-    if not chosen.shape[1]:
-        return mean.new_zeros((0, len(mean))), rank
-    # Products of the images with a sum-free combination: the mean drops out.
-    weights = (chosen - chosen.mean(dim=0)) / energies[: chosen.shape[1]].sqrt()
-    raw = torch.cat([block.double().T @ weights for block in flat.split(BLOCK, dim=1)])
-    return torch.linalg.qr(raw).Q.T.contiguous(), rank
+    sizes, vectors = energies[:rank].sqrt(), vectors[:, :rank]
+    coordinates = vectors * sizes
+    if not rank:
+        return mean.new_zeros((0, len(mean))), coordinates
+    # The columns sum to 0 but for rounding, so that the images' mean, which is large, would drop out.
+    weights = ((vectors - vectors.mean(dim=0)) / sizes)[:, :most]
+    directions, triangle = torch.linalg.qr(torch.cat([block.double().T @ weights for block in flat.split(BLOCK, dim=1)]))
+    return (directions * triangle.diagonal().sign()).T.contiguous(), coordinates
 
 
 def _designed(pairs: torch.Tensor, m: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -198,9 +198,34 @@ def test_the_strip_is_near_square_and_shows_all_measurements() -> None:
     assert torch.equal(strip.flatten()[40:], torch.full((2,), 0.5))
 
 
+@pytest.mark.parametrize("matrix", ["dense", "structured"])
+def test_a_count_is_measured_exactly_and_the_ratio_left_alone(matrix: str) -> None:
+    for count in (1, 25, 200, 784):
+        model = CompressedSensing(count=count, ratio=0.5, matrix=matrix).build((1, 28, 28))
+        assert model.m == count
+        assert f"{count:,}" in model.describe()
+    with pytest.raises(InvalidSettings, match="785 measurements were asked for, and an image of 28×28 has only 784 values"):
+        CompressedSensing(count=785).build((1, 28, 28))
+    assert CompressedSensing(count=785).refuses((3, 28, 28)) is None
+
+
+def test_nothing_that_can_be_asked_for_is_larger_than_the_budget() -> None:
+    """The most that settings allow: all values of a large colour picture, a dense matrix wanted."""
+    model = CompressedSensing(ratio=1.0, matrix="dense").build((3, 1024, 1024))
+    assert isinstance(model, StructuredModel)
+    assert "since a dense one would need 36,864.0 GiB" in model.describe()
+    held = sum(value.nbytes for value in vars(model).values() if isinstance(value, torch.Tensor))
+    assert held <= 20 * model.n < compressed_sensing.MEMORY_BUDGET
+    most = CompressedSensing(count=65_536, matrix="dense").build((1, 256, 256))
+    assert isinstance(most, StructuredModel)
+    assert CompressedSensing(count=1024, matrix="dense").build((1, 256, 256)).matrix.nbytes == compressed_sensing.MEMORY_BUDGET
+
+
 def test_presets_name_the_papers() -> None:
     assert CompressedSensing.preset("low-shot paper").normalisation == "1"
     assert CompressedSensing.preset("CS-DIP and MetaDIP").normalisation == "1/m"
+    assert CompressedSensing.preset("CS-DIP, MNIST digits").build((1, 28, 28)).m == 75
+    assert CompressedSensing.preset("CS-DIP, chest X-rays").build((1, 256, 256), device="meta").m == 2000
 
 
 def test_lanczos_meets_the_edge_of_a_gaussian_spectrum() -> None:
