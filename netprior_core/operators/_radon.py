@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+
+from netprior_core.operators._linear import applied
 
 #: Bytes that the stored matrices A and Aᵀ of one geometry may take; beyond it the weights are computed at every use.
 MEMORY_BUDGET = 256 * 2**20
@@ -17,8 +19,6 @@ MEMORY_BUDGET = 256 * 2**20
 BLOCK = 2**17
 #: Weights below this share of a pixel are left out of the stored matrices.
 NOTHING = 1e-9
-
-Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Projector:
@@ -75,11 +75,11 @@ class Projector:
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(N, height·width)`` to ``(N, views, detectors)``. Differentiable, any number of times."""
-        return _Linear.apply(x, self._forward, self._adjoint)
+        return applied(x, self._forward, self._adjoint)
 
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
         """``(N, views, detectors)`` to ``(N, height·width)``, the transpose of :meth:`forward`. Differentiable likewise."""
-        return _Linear.apply(y, self._adjoint, self._forward)
+        return applied(y, self._adjoint, self._forward)
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         count, odd = len(x), self.n % 2
@@ -172,19 +172,6 @@ class Projector:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
             return torch.sparse_csr_tensor(starts, indices, values, shape, check_invariants=False).to(self.device)
-
-
-class _Linear(torch.autograd.Function):
-    """``product(value)`` for a linear map and its transpose: each is the other's derivative, at every order."""
-
-    @staticmethod
-    def forward(ctx: Any, value: torch.Tensor, product: Product, transpose: Product) -> torch.Tensor:
-        ctx.product, ctx.transpose = product, transpose
-        return product(value)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _Linear.apply(grads[0], ctx.transpose, ctx.product), None, None
 
 
 def ramp(detectors: int, window: str) -> torch.Tensor:

@@ -29,7 +29,7 @@ class Tomography(Operator):
 
     y_θ(d) = ∫∫ x over the strip of detector d under the angle θ, per channel: the parallel-beam Radon transform (Kak & Slaney 1988,
     chapter 3), for views at start + k·arc/angles degrees, k = 0, 1, …. At 0° the rays run down the picture's columns; angles grow
-    as in scikit-image's ``radon``. Detectors are one pixel wide and the picture's centre falls on the middle of their row.
+    as in scikit-image's ``radon``. Detectors are one pixel wide; the axis, the picture's centre, falls on the middle of their row.
 
     Unit: a ray sum in pixels divided by the picture's longer side, that is the mean grey value along a ray as long as the picture.
     A white picture measures 1 straight across (√2 along the diagonal of a square), so that σ in 8-bit units and 5% of mean |y|
@@ -73,6 +73,16 @@ class Tomography(Operator):
         ge=0,
         le=2048,
     )
+    axis: float = setting(
+        0.0,
+        "Where the axis of rotation falls: so many detectors to the right of the middle of their row, in halves. For a measurement "
+        "of your own; scikit-image's sinograms with an even number of detectors have it at 0.5.",
+        ge=-20,
+        le=20,
+        step=0.5,
+        label="Axis offset",
+        unit="detectors",
+    )
     filter: Filter = setting(
         "ramp",
         "Filter of the back-projection, the first picture. The further down the list, the more it damps noise and fine detail. "
@@ -99,12 +109,21 @@ class Tomography(Operator):
         return self.start + torch.arange(self.angles, dtype=torch.float64) * (self.arc / self.angles)
 
     def detectors_for(self, shape: Shape) -> int:
-        """How many detectors images of ``shape`` are measured with: those asked for, else ⌈diagonal⌉."""
-        return self.detectors or math.ceil(math.hypot(*shape[1:]))
+        """How many detectors images of ``shape`` are measured with: those asked for, else as many as the diagonal is long.
+
+        One more than that where it makes the detectors of the view at 0° meet whole columns: half of each of two is a blur that
+        costs filtered back-projection most of a decibel.
+        """
+        if self.detectors:
+            return self.detectors
+        diagonal = math.ceil(math.hypot(*shape[1:]))
+        return diagonal + (diagonal - shape[2]) % 2
 
     def refuses(self, shape: Shape) -> str | None:
         if 0 < self.detectors < LEAST_DETECTORS:
             return f"Tomography needs at least {LEAST_DETECTORS} detectors, or 0 for as many as see the whole picture."
+        if 2 * self.axis % 1:
+            return f"The axis offset is a multiple of half a detector; {self.axis:g} is not. Choose {round(2 * self.axis) / 2:g}."
         return None
 
 
@@ -128,17 +147,19 @@ class TomographyModel(LinearModel):
         detectors = operator.detectors_for(shape)
         super().__init__((channels, finer * height, finer * width), (channels, len(angles), detectors), device, dtype)
         self.operator, self.angles, self.side = operator, angles, max(height, width)
+        # The axis falls on the middle of a longer row, of which the first or the last detectors are there.
+        self._beside = round(2 * abs(operator.axis))
         # Twice finer, a strip as wide holds twice the pixels across and twice along: the sum is divided by both.
         self.projector = _radon.Projector(
             *self.shape[1:],
             torch.deg2rad(angles),
-            detectors,
+            detectors + self._beside,
             bin=finer,
             scale=1 / (self.side * finer**2),
             device=self.device,
             dtype=dtype,
         )
-        self.sees_all = detectors >= math.floor(math.hypot(height, width))
+        self.sees_all = detectors - self._beside >= math.floor(math.hypot(height, width))
         self._response: torch.Tensor | None = None
         if operator.filter != "none":
             self._response = _radon.ramp(detectors, operator.filter).to(self.device, dtype)
@@ -184,16 +205,21 @@ class TomographyModel(LinearModel):
         largest = float(y.abs().max())
         if not largest <= LARGEST:
             raise InvalidSettings(
-                f"Your sinogram holds values up to {largest:.3g}; for a picture in [0, 1] they are about 1 at most. Divide ray sums "
-                f"in pixels, as scikit-image makes them, by the picture's longer side ({self.side})."
+                f"Your sinogram holds values up to {largest:.3g}; for a picture in [0, 1] they are about 1 at most. Divide ray "
+                f"sums in pixels, as scikit-image makes them, by the picture's longer side ({self.side})."
             )
         return y
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.projector.forward(x.reshape(-1, x.shape[-2] * x.shape[-1])).view(len(x), *self.measurement_shape)
+        row = self.projector.forward(x.reshape(-1, x.shape[-2] * x.shape[-1]))
+        detectors = self.measurement_shape[2]
+        row = row[..., :detectors] if self.operator.axis >= 0 else row[..., -detectors:]
+        return row.reshape(len(x), *self.measurement_shape)
 
     def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
-        return self.projector.adjoint(y.reshape(-1, *y.shape[-2:])).view(len(y), *self.shape)
+        beside = (0, self._beside) if self.operator.axis >= 0 else (self._beside, 0)
+        row = torch.nn.functional.pad(y.reshape(-1, *y.shape[-2:]), beside)
+        return self.projector.adjoint(row).view(len(y), *self.shape)
 
     def _initial(self, y: torch.Tensor) -> torch.Tensor:
         """Filtered back-projection ``x = Δθ Σ_θ (h ∗ y_θ)``, Δθ = arc/angles, not clipped (Kak & Slaney 1988, section 3.3).
@@ -227,7 +253,7 @@ class TomographyModel(LinearModel):
         if self.sees_all:
             return None
         rows, columns = ((torch.arange(side) + 0.5 - side / 2) / self._finer for side in self.shape[1:])
-        inside = rows[:, None] ** 2 + columns**2 <= (self.measurement_shape[2] / 2) ** 2
+        inside = rows[:, None] ** 2 + columns**2 <= ((self.measurement_shape[2] - self._beside) / 2) ** 2
         return inside.to(self.device, self.dtype)
 
     def _preview(self, y: torch.Tensor) -> torch.Tensor:

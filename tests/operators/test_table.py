@@ -30,7 +30,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
     "tomography": [
         {"angles": 9},
-        {"angles": 5, "arc": 120.0, "start": 17.0, "filter": "hann"},
+        {"angles": 5, "arc": 120.0, "start": 17.0, "axis": -0.5, "filter": "hann"},
         {"angles": 8, "detectors": 16, "filter": "none"},
     ],
     "fourier": [
