@@ -165,7 +165,7 @@ def disk(radius: float) -> torch.Tensor:
     edges = torch.arange(side + 1, dtype=torch.float64) - side / 2
     covered = torch.minimum(torch.maximum(edges, -half[:, None]), half[:, None]).diff(dim=1)
     kernel = covered.view(side, SAMPLES, side).mean(1)
-    return kernel / kernel.sum()
+    return (kernel + kernel.T) / (2 * kernel.sum())
 
 
 def stretched(kernel: torch.Tensor, stretch: float = 1.0) -> torch.Tensor:

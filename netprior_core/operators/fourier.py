@@ -233,10 +233,19 @@ class FourierModel(LinearModel):
         self._alone, self._pairs = int(alone.sum()), int(first.sum())
         rows, columns, other = rows[order], columns[order], other[order]
         self._at = torch.stack([rows * width + columns, other]).to(self.device)  # in the whole plane, for pictures of it
-        self._index = (rows * self._half + columns).to(self.device)
-        twice = (other % width < self._half) & (torch.arange(len(order)) >= self._alone)
-        self._twice = twice.nonzero()[:, 0].to(self.device)
-        self._twice_index = (other[twice] // width * self._half + other[twice] % width).to(self.device)
+        here = 2 * (rows * self._half + columns)  # of the real part, in the half spectrum
+        alone_here, pairs_here = here.split([self._alone, self._pairs])
+        take = torch.cat([alone_here, pairs_here, pairs_here + 1])
+        # Back: in the first and last columns of the half spectrum the conjugate has its place too.
+        twice = (other[self._alone :] % width < self._half).nonzero()[:, 0]
+        there = other[self._alone :][twice]
+        there = 2 * (there // width * self._half + there % width)
+        source = torch.cat([torch.arange(len(take)), self._alone + twice, self._alone + self._pairs + twice])
+        half = torch.tensor(0.5, dtype=torch.float64).sqrt()
+        share = torch.cat([torch.ones(self._alone), half.expand(2 * self._pairs + len(twice)), -half.expand(len(twice))])
+        self._take, self._weight = take.to(self.device), (1 / share[: len(take)]).to(self.device, self.dtype)
+        self._source, self._target = source.to(self.device), torch.cat([take, there, there + 1]).to(self.device)
+        self._share = share.to(self.device, self.dtype)
         self._kept = full[:, : self._half].to(self.device, self.dtype)
         self._measured = measured
         self._turn: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -276,19 +285,13 @@ class FourierModel(LinearModel):
             spectrum = torch.fft.ifftshift(spectrum, dim=(-2, -1))
         seen = self._measured.to(torch.float64)
         both = (spectrum * seen + mirrored(spectrum * seen).conj()) / (seen + mirrored(seen)).clamp_min(1)
-        return self._real(both.flatten(1)[None, :, self._at[0].cpu()]).to(self.device, self.dtype)
+        values = torch.view_as_real(both[..., : self._half].contiguous()).flatten(1)[None]
+        return (values[..., self._take.cpu()] * self._weight.cpu()).to(self.device, self.dtype)
 
-    def _real(self, values: torch.Tensor) -> torch.Tensor:
-        """Complex coefficients ``(B, C, S + P)`` as the real measurement."""
-        alone, pairs = values[..., : self._alone].real, values[..., self._alone :] * math.sqrt(2)
-        return torch.cat([alone, pairs.real, pairs.imag], dim=-1)
-
-    def _complex(self, y: torch.Tensor) -> torch.Tensor:
-        """The coefficients ``(B, C, S + P)`` that the real measurement stands for."""
+    def _size(self, y: torch.Tensor) -> torch.Tensor:
+        """The magnitude ``(B, C, S + P)`` of the coefficients that the real measurement stands for."""
         alone, real, imaginary = y.split([self._alone, self._pairs, self._pairs], dim=-1)
-        half = math.sqrt(0.5)
-        zero = torch.zeros_like(alone)
-        return torch.complex(torch.cat([alone, real * half], dim=-1), torch.cat([zero, imaginary * half], dim=-1))
+        return torch.cat([alone.abs(), torch.hypot(real, imaginary) * math.sqrt(0.5)], dim=-1)
 
     def _turned(self, y: torch.Tensor, sign: int) -> torch.Tensor:
         if self._turn is None:
@@ -302,16 +305,16 @@ class FourierModel(LinearModel):
         return index.expand(len(batch), self.shape[0], -1)
 
     def _gathered(self, x: torch.Tensor) -> torch.Tensor:
-        spectrum = torch.fft.rfft2(x, norm="ortho").flatten(2)
-        return self._turned(self._real(spectrum.gather(2, self._all(self._index, x))), 1)
+        spectrum = torch.view_as_real(torch.fft.rfft2(x, norm="ortho")).flatten(2)
+        return self._turned(spectrum.gather(2, self._all(self._take, x)) * self._weight, 1)
 
     def _spread(self, y: torch.Tensor) -> torch.Tensor:
-        values = self._complex(self._turned(y, -1))
-        spectrum = values.new_zeros((len(y), self.shape[0], self.shape[1] * self._half))
-        spectrum.scatter_(2, self._all(self._index, y), values)
-        both = values.gather(2, self._all(self._twice, y)).conj_physical()
-        spectrum.scatter_(2, self._all(self._twice_index, y), both)
-        return torch.fft.irfft2(spectrum.view(len(y), self.shape[0], self.shape[1], self._half), s=self.shape[1:], norm="ortho")
+        values = self._turned(y, -1).gather(2, self._all(self._source, y)) * self._share
+        height, width = self.shape[1:]
+        spectrum = values.new_zeros((len(y), self.shape[0], 2 * height * self._half))
+        spectrum.scatter_(2, self._all(self._target, y), values)
+        half = torch.view_as_complex(spectrum.view(len(y), self.shape[0], height, self._half, 2))
+        return torch.fft.irfft2(half, s=(height, width), norm="ortho")
 
     def _filtered(self, x: torch.Tensor) -> torch.Tensor:
         return torch.fft.irfft2(torch.fft.rfft2(x, norm="ortho") * self._kept, s=self.shape[1:], norm="ortho")
@@ -331,7 +334,7 @@ class FourierModel(LinearModel):
     def _preview(self, y: torch.Tensor) -> torch.Tensor:
         """Left the log-magnitude of what was measured, mean in the middle and black elsewhere; right the zero-filled image."""
         height, width = self.shape[1:]
-        size = self._complex(y).abs()
+        size = self._size(y)
         plane = size.new_zeros((len(y), self.shape[0], height * width))
         shade = (1 + 1e3 * size / size.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)).log() / math.log(1 + 1e3)
         shade = 0.15 + 0.85 * shade  # what was measured and is 0 is not black
