@@ -118,7 +118,7 @@ class PhaseModel(ForwardModel):
         return self._linear_adjoint(z)
 
     def linear_norm(self) -> float:
-        """``‖A‖`` over real images, by Lanczos: ``1 / linear_norm()²`` is a safe step for a descent on the misfit."""
+        """``‖A‖`` over real images or a close upper bound: ``1 / linear_norm()²`` is a safe step for a descent on the misfit."""
         start = torch.randn((1, *self.shape), generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
         with torch.no_grad():
             return largest_eigenvalue(lambda x: self._linear_adjoint(self._linear(x)), start) ** 0.5
@@ -237,6 +237,11 @@ class CodedModel(PhaseModel):
             need, budget = words_of_bytes(self.m * self.n * 8), words_of_bytes(compressed_sensing.MEMORY_BUDGET)
             line += f", since a dense one would need {need} (budget {budget})"
         return line
+
+    def linear_norm(self) -> float:
+        """An upper bound, ``√(n/m · patterns)`` times the largest gain: F and D_l keep lengths, and R shortens them."""
+        largest = 1.0 if self.gains is None else float(self.gains.abs().max())
+        return math.sqrt(self.n / self.m * self.patterns) * largest
 
     def _linear(self, x: torch.Tensor) -> torch.Tensor:
         spectrum = torch.fft.fft(x.flatten(1)[:, None] * self.codes, norm="ortho")

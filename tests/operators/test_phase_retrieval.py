@@ -39,8 +39,8 @@ def test_the_linear_part_and_its_adjoint_over_real_images(matrix: str, ratio: fl
     assert float((ax.conj() * z).real.sum()) == pytest.approx(float((x * back).sum()), rel=1e-10)
     assert torch.allclose(model.forward(x), ax.abs(), atol=1e-6)
     columns = model.linear_forward(torch.eye(model.n, dtype=torch.float64).view(-1, *model.shape))
-    exact = torch.linalg.matrix_norm(torch.cat([columns.real, columns.imag], dim=1), 2)
-    assert model.linear_norm() == pytest.approx(float(exact), rel=1e-3)
+    exact = float(torch.linalg.matrix_norm(torch.cat([columns.real, columns.imag], dim=1), 2))
+    assert exact * (1 - 1e-3) <= model.linear_norm() <= exact * (1.001 if matrix == "dense" else 1.5)
     with pytest.raises(ValueError, match="images"):
         model.linear_forward(x[:, :1])
     with pytest.raises(ValueError, match="values"):
