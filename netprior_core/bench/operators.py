@@ -83,6 +83,8 @@ def _row(operator: Operator, changes: dict[str, Any], size: int, rounds: int, de
         columns["build_ms"] = 1e3 * (time.perf_counter() - start)
     except InvalidSettings as error:
         return {**columns, "reference": str(error)}
+    if changes.get("matrix") == "dense" and not isinstance(model, DenseModel):
+        return {**columns, "reference": "over the memory budget: see structured"}
     x = torch.rand((1, *shape), generator=generator).to(device)
     with torch.no_grad():
         y = model.forward(x)
