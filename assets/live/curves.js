@@ -94,6 +94,7 @@ function paintCurves(view) {
     context.beginPath();
     context.rect(geometry.left, geometry.top - 6, geometry.right - geometry.left + 6, geometry.bottom - geometry.top + 7);
     context.clip();
+    if (view.metric === "psnr") view.state.lanes.slice(0, 4).forEach((lane, index) => paintBand(view, context, geometry, bandOf(view.state, lane.id, view.axis), index));
     geometry.series.forEach((series, lane) => paintLine(view, context, geometry, series, lane));
     context.restore();
     paintMarks(view, context, geometry, paintNames(view, context, geometry));
@@ -159,6 +160,19 @@ function paintLine(view, context, { x, y, ends }, series, lane) {
   const [lastX, lastY] = points.at(-1);
   if (x.at(ends[lane]) > lastX + 1) { context.lineWidth = 1; line(context, lastX, lastY, x.at(ends[lane]), lastY); }
   if (points.length === 1) dot(context, points[0][0], points[0][1], view.colours.lanes[lane]);
+}
+
+/** The range over the seeds, behind its median. */
+function paintBand(view, context, { x, y }, band, lane) {
+  if (!band) return;
+  const upper = thinPolyline(band.x, band.high, x, y);
+  const lower = thinPolyline(band.x, band.low, x, y).reverse();
+  context.fillStyle = view.colours.lanes[lane];
+  context.globalAlpha = 0.16;
+  context.beginPath();
+  [...upper, ...lower].forEach(([px, py], i) => (i ? context.lineTo(px, py) : context.moveTo(px, py)));
+  context.fill();
+  context.globalAlpha = 1;
 }
 
 function dot(context, x, y, colour) {
@@ -274,7 +288,8 @@ function updateReadout(view) {
   const { state, metric, refs } = view;
   const position = view.hover ?? view.position;
   if (!position || !view.geometry) {
-    const words = metric === "psnr" ? state.convention : metric === "residual" ? "Residual: root mean square of A x̂ − y, in units of the measurement" : metric === "objective" ? "Objectives differ between methods: compare shapes, not heights" : "";
+    const seeds = [...state.curves.values()].some((curve) => curve.low.length) ? "; line: median over the seeds, band: their range" : "";
+    const words = metric === "psnr" ? state.convention + seeds : metric === "residual" ? "Residual: root mean square of A x̂ − y, in units of the measurement" : metric === "objective" ? "Objectives differ between methods: compare shapes, not heights" : "";
     if (refs.readout.dataset.text !== words) { refs.readout.dataset.text = words; refs.readout.replaceChildren(words); refs.readout.title = words; }
     return;
   }

@@ -50,7 +50,7 @@ function mergeLanes(state, lanes) {
 }
 
 function emptyCurve() {
-  return { iteration: [], seconds: [], psnr: [], objective: [], ssim: [], residual: [], frames: [] };
+  return { iteration: [], seconds: [], psnr: [], objective: [], low: [], high: [], ssim: [], residual: [] };
 }
 
 /** Append-only: `from` says where the part starts; what is already here is ignored, a hole (a lost message) becomes nulls. */
@@ -59,8 +59,8 @@ function mergeCurve(state, part) {
   const curve = state.curves.get(part.lane);
   const from = part.from ?? 0;
   if (from > curve.iteration.length) state.holes += from - curve.iteration.length;
-  for (const key of ["iteration", "seconds", "psnr", "objective"]) if (part[key]) appendFrom(curve[key], from, part[key]);
-  for (const key of ["ssim", "residual", "frames"]) if (part[key]) appendFrom(curve[key], part[key + "_from"] ?? 0, part[key]);
+  for (const key of ["iteration", "seconds", "psnr", "objective", "low", "high"]) if (part[key]) appendFrom(curve[key], from, part[key]);
+  for (const key of ["ssim", "residual"]) if (part[key]) appendFrom(curve[key], part[key + "_from"] ?? 0, part[key]);
 }
 
 function appendFrom(list, from, values) {
@@ -158,6 +158,20 @@ function seriesOf(state, lane, metric, axis) {
     }
   }
   return { x, y };
+}
+
+/** The range over the seeds as {x, low, high}, or null where there is one seed only. */
+function bandOf(state, lane, axis) {
+  const curve = state.curves.get(lane);
+  if (!curve?.low.length) return null;
+  const band = { x: [], low: [], high: [] };
+  curve.low.forEach((low, i) => {
+    if (low === null || (curve.high[i] ?? null) === null || (curve[axis][i] ?? null) === null) return;
+    band.x.push(curve[axis][i]);
+    band.low.push(low);
+    band.high.push(curve.high[i]);
+  });
+  return band.x.length ? band : null;
 }
 
 /** How far the timeline reaches on an axis. */

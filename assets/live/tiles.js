@@ -61,6 +61,7 @@ function makeTile(view, index) {
   node.setAttribute("role", "listitem");
   const tile = { index, node, canvas, picture, nodes, slot: null, errorKey: null };
   tile.slot = makeSlot(() => mark(view, "tiles"));
+  tile.spread = makeSlot(() => mark(view, "tiles"));
   view.resize.observe(canvas);
   wirePicture(view, tile);
   return tile;
@@ -90,6 +91,7 @@ function updateTiles(view) {
     const lane = view.state.lanes[index];
     const picture = lane.state === "refused" ? null : shownPicture(view, lane);
     wantPicture(tile.slot, picture?.src ?? null);
+    wantPicture(tile.spread, lane.spread ?? null);
     tile.kind = picture?.kind ?? "estimate";
     const scrubbed = Boolean(view.hover ?? view.position) && picture && tile.kind !== "shots";
     writeHead(tile, lane, picture, scrubbed, view.state.state === "paused");
@@ -155,7 +157,7 @@ function paintTiles(view) {
     context.clearRect(0, 0, width, height);
     if (!hasPicture(tile.slot)) continue;
     const comparable = hasPicture(view.truth) && hasTruth(view.state) && tile.kind !== "shots";
-    const source = view.error && comparable ? errorPicture(tile, view.truth, view.gain) : tile.slot.canvas;
+    const source = view.spread && hasPicture(tile.spread) ? tile.spread.canvas : view.error && comparable ? errorPicture(tile, view.truth, view.gain) : tile.slot.canvas;
     drawPlaced(context, source, placement(view.zoom, source.width, source.height, width, height), ratio);
     if (view.wipe < 1 && comparable) paintTruth(view, context, width, height, ratio);
   }

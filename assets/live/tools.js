@@ -77,7 +77,8 @@ function wireTools(view) {
   refs.zoomOut.addEventListener("click", () => zoomBy(view, 0.5));
   refs.zoomReset.addEventListener("click", () => { Object.assign(view.zoom, { k: 1, cx: 0.5, cy: 0.5 }); limitZoom(view); });
   refs.wipe.addEventListener("input", () => setWipe(view, refs.wipe.value / 100));
-  refs.error.addEventListener("click", () => { view.error = !view.error; mark(view, "tools", "tiles"); });
+  refs.spread.addEventListener("click", () => { view.spread = !view.spread; view.error = false; mark(view, "tools", "tiles"); });
+  refs.error.addEventListener("click", () => { view.error = !view.error; view.spread = false; mark(view, "tools", "tiles"); });
   refs.gain.addEventListener("click", () => { view.gain = GAINS[(GAINS.indexOf(view.gain) + 1) % GAINS.length]; drawLegend(view); mark(view, "tiles"); });
   drawLegend(view);
 }
@@ -91,6 +92,9 @@ function updateTools(view) {
   refs.zoomIn.disabled = zoom.k >= ZOOM_MOST;
   refs.wipe.disabled = refs.error.disabled = !truth;
   if (!truth) { view.error = false; view.wipe = 1; refs.wipe.value = "100"; }
+  refs.spreadTool.hidden = !state.lanes.some((lane) => lane.spread);
+  if (refs.spreadTool.hidden) view.spread = false;
+  refs.spread.setAttribute("aria-pressed", String(view.spread));
   refs.error.setAttribute("aria-pressed", String(view.error));
   refs.legend.toggleAttribute("data-on", view.error);
   for (const tool of refs.root.querySelectorAll(".np-truthtool")) {

@@ -15,10 +15,11 @@ import gradio as gr
 from netprior_core import examples, link
 from netprior_core.compute import apart
 from netprior_core.errors import NetPriorError
-from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage, build
+from netprior_core.experiment import MAX_LANES, MAX_SEEDS, Experiment, UploadedImage, build
 from netprior_core.methods import Method
 from netprior_core.noise import Noise
 from netprior_core.operators import Operator
+from netprior_core.stopping import StoppingRule
 from netprior_core.ui import files, setup
 from netprior_core.ui.controls import control, split
 from netprior_core.ui.say import warn
@@ -44,6 +45,7 @@ class Column:
         self.experiment = gr.State(None)
         self.nonce = gr.State(0)  # counts the times that the controls were set anew
         self.shape_of_operator = gr.State("")  # when one of these changes, its settings are drawn anew
+        self.shape_of_rules = gr.State("")
         self.shape_of_lanes = [gr.State("") for _ in range(MAX_LANES)]
 
     def build(self) -> None:
@@ -116,6 +118,16 @@ class Column:
             self.seed = gr.Number(
                 label="Seed", precision=0, minimum=0, maximum=2**31 - 1, interactive=True, min_width=100, elem_id="np-seed"
             )
+            self.seeds = gr.Number(
+                label="Runs of each method",
+                precision=0,
+                minimum=1,
+                maximum=MAX_SEEDS,
+                interactive=True,
+                min_width=100,
+                elem_id="np-seeds",
+            )
+        with gr.Row():
             self.schedule = gr.Dropdown(
                 [("by iteration", "iteration"), ("by clock", "clock")],
                 label="Race",
@@ -123,6 +135,18 @@ class Column:
                 interactive=True,
                 min_width=140,
             )
+            self.stop_by = gr.Dropdown(
+                [("nothing", NOTHING)], label="Stopped by", filterable=False, interactive=True, min_width=120, elem_id="np-stop-by"
+            )
+        with gr.Accordion("Stopping rules", open=False):
+            self.rules = gr.CheckboxGroup(
+                [(cls.title, cls.model_fields["kind"].default) for cls in StoppingRule.registry],
+                label="Rules that watch",
+                info="Marked in the curves where each would stop, without knowing the truth.",
+                interactive=True,
+                elem_id="np-rules",
+            )
+            self._render_rules()
         with gr.Accordion("Share and restore", open=False):
             self.link = gr.Textbox(label="Link to this set-up", interactive=False, buttons=["copy"], elem_id="np-link", max_lines=2)
             self.file = gr.File(
@@ -203,8 +227,19 @@ class Column:
                 if method.citation:
                     gr.Markdown(method.citation, elem_classes="np-citation")
 
+    def _render_rules(self) -> None:
+        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_rules.change])
+        def rule_settings(experiment: Experiment | None) -> None:
+            if experiment is None:
+                return
+            for index, rule in enumerate(experiment.stopping):
+                gr.HTML(f"<p class='np-info'>{html.escape(rule.summary())} Costs {html.escape(rule.cost)}.</p>")
+                for field in rule.fields():
+                    self._field(experiment, ["stopping", index], field, f"rule-{index}")
+
     def _field(self, experiment: Experiment, path: list[str | int], field: Any, key: str) -> None:
-        settings: Any = experiment.methods[int(path[1])] if path[0] == "methods" else getattr(experiment, str(path[0]))
+        settings: Any = getattr(experiment, str(path[0]))
+        settings = settings if len(path) == 1 else settings[path[1]]
         component = control(field, getattr(settings, field.name), key)
         if component is None:
             return
@@ -275,6 +310,9 @@ class Column:
             listener(changed, [component, self.experiment, self.nonce], everything, trigger_mode="always_last", **QUIET)
 
         value_of(self.seed, "seed")
+        value_of(self.seeds, "seeds")
+        all_of(self.rules.input, self.rules, setup.with_rules)
+        value_of(self.stop_by, "stop_by")
         value_of(self.schedule, "schedule")
         value_of(self.size, "size")
         value_of(self.channels, "channels")
@@ -309,9 +347,10 @@ class Column:
 
     def everything(self) -> list[Any]:
         """Every component that shows a part of the experiment."""
-        states = [self.experiment, self.nonce, self.shape_of_operator, *self.shape_of_lanes]
+        states = [self.experiment, self.nonce, self.shape_of_operator, self.shape_of_rules, *self.shape_of_lanes]
         controls = [self.blurb, self.count, self.target_is, self.target, self.size, self.channels, self.operator]
-        return [*states, self.live, self.link, *controls, self.seed, self.schedule, *self.lanes, *self.methods, *self.presets]
+        run = [self.seed, self.seeds, self.schedule, self.rules, self.stop_by]
+        return [*states, self.live, self.link, *controls, *run, *self.lanes, *self.methods, *self.presets]
 
     def show(self, experiment: Experiment, nonce: int, request: gr.Request) -> Changes:
         """An experiment in every control and in the live view."""
@@ -331,7 +370,11 @@ class Column:
             self.channels: experiment.channels,
             self.operator: experiment.operator.kind,
             self.seed: experiment.seed,
+            self.seeds: experiment.seeds,
             self.schedule: experiment.schedule,
+            self.rules: [rule.kind for rule in experiment.stopping],
+            self.stop_by: gr.update(choices=setup.stop_choices(experiment), value=experiment.stop_by),
+            self.shape_of_rules: f"{'+'.join(rule.kind for rule in experiment.stopping)}/{nonce}",
         }
         kinds = [(cls.title, cls.model_fields["kind"].default) for cls in Method.registry]
         for lane in range(MAX_LANES):
@@ -364,6 +407,8 @@ class Column:
         # Settings that did not change are not drawn anew: an opened accordion stays open.
         if all(getattr(new, part) == getattr(now, part) for part in ("operator", "noise", "mismatch")) and new is not now:
             del changes[self.shape_of_operator]
+        if new.stopping == now.stopping and new is not now:
+            del changes[self.shape_of_rules]
         for lane, (before, after) in enumerate(zip(now.methods, new.methods, strict=False)):
             if before == after and new is not now:
                 del changes[self.shape_of_lanes[lane]]

@@ -72,6 +72,21 @@ def with_noise(experiment: Experiment, kind: str) -> Experiment:
     return change(experiment, ["noise"], {"kind": kind})
 
 
+def with_rules(experiment: Experiment, kinds: Sequence[str]) -> Experiment:
+    """These stopping rules watch; those that did already keep their settings. None stops a method that does not watch."""
+    known = {rule.kind: rule.model_dump(mode="json") for rule in experiment.stopping}
+    data = experiment.model_dump(mode="json")
+    data["stopping"] = [known.get(kind, {"kind": kind}) for kind in kinds]
+    if experiment.stop_by not in kinds:
+        data["stop_by"] = ""
+    return parse(data)
+
+
+def stop_choices(experiment: Experiment) -> list[tuple[str, str]]:
+    """What may stop the methods, as (label, value)."""
+    return [("nothing", ""), *((rule.title, rule.kind) for rule in experiment.stopping)]
+
+
 def with_method(experiment: Experiment, kind: str | None, *, lane: int) -> Experiment:
     """Put a method (at the settings suited to the operator) into a lane; "" empties it. One lane always stays."""
     methods = [method.model_dump(mode="json") for method in experiment.methods]

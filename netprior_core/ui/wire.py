@@ -191,9 +191,11 @@ class Feed:
         for lane in self.race.lanes:
             if lane.result is not None and lane.state == "finished" and lane.curve.iteration:
                 marks.append({"lane": lane.index, "kind": "result", "iteration": lane.result.returns, "label": "returned"})
-            for stop in lane.stops.values():
-                if stop.fired is not None or lane.done:
-                    marks.append({"lane": lane.index, "kind": "stop", "iteration": stop.iteration, "label": stop_words(stop, lane)})
+            marks += [
+                {"lane": lane.index, "kind": "stop", "iteration": stop.iteration, "label": stop_words(stop, lane)}
+                for stop in list(lane.stops.values())
+                if stop.fired is not None or lane.done
+            ]
             if lane.best is not None and self.race.done:
                 marks.append({"lane": lane.index, "kind": "oracle", "iteration": lane.best[1], "label": "oracle"})
         return marks
