@@ -34,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, report: Report) -> None:
     """Time both in turns at every size, then compare what each finds in its own sinogram of the Shepp-Logan phantom."""
     sizes, repeats = (QUICK_SIZES, 3) if options.quick else (SIZES, options.repeats)
-    print(
-        f"{options.views} views, float32, {torch.get_num_threads()} threads; unfiltered iradon is scikit-image's adjoint; {CONVENTION}"
-    )
+    print(f"{options.views} views, float32, {torch.get_num_threads()} threads; as adjoint, iradon without filter; {CONVENTION}")
     for size in sizes:
         key = f"time {size}"
         if not report.cached(key):
@@ -81,7 +79,7 @@ def _timed(size: int, views: int, repeats: int) -> dict[str, Any]:
                 seconds[name].append(time.perf_counter() - start)
     ms = {f"{name}_ms": 1e3 * statistics.median(values) for name, values in seconds.items()}
     ratio = (ms["ours_forward_ms"] + ms["ours_adjoint_ms"]) / (ms["skimage_forward_ms"] + ms["skimage_adjoint_ms"])
-    stored = model.projector.bytes_if_stored / 2**20 if model.projector.stored else 0.0
+    stored = model.projector.bytes_if_stored / 2**20 * model.projector.stored / views
     return {"size": size, "views": views, **ms, "ratio": ratio, "build_ms": 1e3 * build, "stored_MiB": stored}
 
 

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 
 from netprior_core.operators._linear import applied
 
-#: Bytes that the stored matrices A and Aᵀ of one geometry may take; beyond it the weights are computed at every use.
+#: Bytes that the stored matrices A and Aᵀ of one geometry may take; the weights of further views are computed at every use.
 MEMORY_BUDGET = 256 * 2**20
 #: Pixels × views handled at once where weights are computed: temporaries stay within a processor's cache.
 BLOCK = 2**17
@@ -29,9 +28,9 @@ class Projector:
     integral of the piecewise constant image over the strip. A pixel's shares sum to 1 in every view that sees all of it.
 
     Turning the grid by 180° mirrors every view, so that only the first half of the pixels needs weights: the rest is projected
-    as further columns of the same product. Where they fit in ``MEMORY_BUDGET``, the weights are stored twice, as compressed
-    sparse rows of A and of Aᵀ, so that neither product scatters; else, and on devices without such matrices, they are computed
-    view by view at every use.
+    as further columns of the same product. The weights of as many views as fit in ``MEMORY_BUDGET`` (``stored`` of them) are kept
+    twice, as compressed sparse rows of A and of Aᵀ, so that neither product scatters; those of the others, and of all on devices
+    without such matrices, are computed view by view at every use.
 
     angles: of the views, in radians, ``(V,)``. bin: width of a detector in pixels, at least 1.
     """
@@ -49,7 +48,7 @@ class Projector:
         dtype: torch.dtype,
     ) -> None:
         self.views, self.detectors, self.scale = len(angles), detectors, scale
-        self.n = height * width
+        self.n, self.width = height * width, width
         self.half = (self.n + 1) // 2
         self.device, self.dtype = device, dtype
         self._taps = int(math.sqrt(2) / bin) + 2  # most bins that a pixel's shadow, up to √2 wide, can touch
@@ -67,11 +66,11 @@ class Projector:
 
         share = float((1 + long + short).mean())  # bins touched by a pixel, on average
         self.bytes_if_stored = int(2 * self.half * self.views * share * (4 + torch.finfo(dtype).bits // 8))
-        self.stored = device.type in ("cpu", "cuda") and self.bytes_if_stored <= MEMORY_BUDGET
+        fitting = min(1.0, MEMORY_BUDGET / self.bytes_if_stored) if device.type in ("cpu", "cuda") else 0.0
+        self.stored = int(fitting * self.views)
         if self.stored:
             self._rays, self._pixels = self._matrices()
-        else:
-            self._tables = tuple(table.to(device, dtype) for table in self._tables)  # type: ignore[assignment]
+        self._tables = tuple(table.to(device, dtype) for table in self._tables)  # type: ignore[assignment]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(N, height·width)`` to ``(N, views, detectors)``. Differentiable, any number of times."""
@@ -86,24 +85,30 @@ class Projector:
         halves = torch.cat([x[:, : self.half], x.flip(1)[:, : self.half]])
         if odd:  # the middle pixel is in both halves
             halves[count:, -1] = 0
-        y = (self._rays @ halves.T).T if self.stored else self._scattered(halves)
-        y = y.reshape(2, count, self.views, self.detectors)
+        y = self._scattered(halves)
+        if self.stored:
+            y[:, : self.stored] = (self._rays @ halves.T).T.view(2 * count, self.stored, self.detectors)
+        y = y.view(2, count, self.views, self.detectors)
         return y[0] + y[1].flip(-1)
 
     def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
         count, odd = len(y), self.n % 2
         both = torch.cat([y, y.flip(-1)])
-        halves = (self._pixels @ both.flatten(1).T).T if self.stored else self._gathered(both)
+        halves = self._gathered(both)
+        if self.stored:
+            halves += (self._pixels @ both[:, : self.stored].flatten(1).T).T
         return torch.cat([halves[:count], halves[count:, : self.half - odd].flip(1)], dim=1)
 
-    def _weights(self, views: slice) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Of some views: the first bin ``(v, half)`` that each pixel's shadow touches, and its shares of that and the next bins.
+    def _weights(self, views: slice, rows: slice = slice(0, None)) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Of some views: the first bin ``(v, pixels)`` that each pixel's shadow touches, and its shares of that and the next bins.
+
+        The pixels are those of the first half that lie in ``rows`` of the picture.
 
         A square's shadow is a trapezoid, the convolution of boxes as long as |cos θ| and |sin θ|: the part of it that lies
         further than t from its centre is a Huber function of the distance from t to its end.
         """
         across, down, long, short = (table[views] for table in self._tables)
-        place = (down[:, :, None] + across[:, None, :]).flatten(1)[:, : self.half]
+        place = (down[:, rows, None] + across[:, None, :]).flatten(1)[:, : self.half - rows.start * self.width]
         reach = (long + short) / 2
         first = torch.floor(place - reach)
 
@@ -117,16 +122,16 @@ class Projector:
         shares = [edges[0], *(b - a for a, b in pairwise(edges)), 1 - edges[-1]]
         return first.clamp(-self._taps, self.detectors).long(), [share * self.scale for share in shares]
 
-    def _blocks(self) -> Iterator[slice]:
+    def _blocks(self, start: int, stop: int) -> Iterator[slice]:
         step = max(1, BLOCK // self.half)
-        return (slice(i, min(i + step, self.views)) for i in range(0, self.views, step))
+        return (slice(i, min(i + step, stop)) for i in range(start, stop, step))
 
     def _scattered(self, halves: torch.Tensor) -> torch.Tensor:
-        """The product with A of ``(N, half)``, weights computed on the way."""
+        """The product with A of ``(N, half)``, weights computed on the way; 0 in the views whose weights are stored."""
         count, margin = len(halves), self._taps
         width = self.detectors + 2 * margin  # what falls beside the detectors lands in margins that are cut off
         y = halves.new_zeros(count, self.views, self.detectors)
-        for views in self._blocks():
+        for views in self._blocks(self.stored, self.views):
             first, shares = self._weights(views)
             lines = torch.arange(len(first), device=first.device)[:, None]
             target = (first + margin + lines * width).flatten()
@@ -137,11 +142,11 @@ class Projector:
         return y
 
     def _gathered(self, both: torch.Tensor) -> torch.Tensor:
-        """The product with Aᵀ of ``(N, views, detectors)``, weights computed on the way."""
+        """The product with Aᵀ of the views in ``(N, views, detectors)`` whose weights are not stored, computed on the way."""
         count, margin = len(both), self._taps
         padded = torch.nn.functional.pad(both, (margin, margin))
         halves = both.new_zeros(count, self.half)
-        for views in self._blocks():
+        for views in self._blocks(self.stored, self.views):
             first, shares = self._weights(views)
             for j, share in enumerate(shares):
                 values = padded[:, views].gather(2, (first + margin + j).expand(count, -1, -1))
@@ -149,21 +154,23 @@ class Projector:
         return halves
 
     def _matrices(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A ``(views·detectors, half)`` and its transpose, as compressed sparse rows with 32-bit indices."""
+        """A of the stored views ``(stored·detectors, half)`` and its transpose, as compressed sparse rows with 32-bit indices."""
         from scipy.sparse import csr_matrix
 
-        shape = (self.half, self.views, self._taps)
-        bins, shares = torch.empty(shape, dtype=torch.int32), torch.empty(shape, dtype=self.dtype)
-        for views in self._blocks():
-            first, found = self._weights(views)
-            lines = torch.arange(views.start, views.stop)[:, None] * self.detectors
-            for j, share in enumerate(found):
-                seen = (first + j >= 0) & (first + j < self.detectors)
-                bins[:, views, j] = (lines + first + j).T.int()
-                shares[:, views, j] = torch.where(seen, share, 0.0).T.to(self.dtype)
-        kept = shares > NOTHING * self.scale
-        starts = np.concatenate([[0], kept.sum(dim=(1, 2)).cumsum(0).numpy()]).astype(np.int32)
-        pixels = csr_matrix((shares[kept].numpy(), bins[kept].numpy(), starts), shape=(self.half, self.views * self.detectors))
+        lines = torch.arange(self.stored)[:, None] * self.detectors
+        step = max(1, BLOCK // (self.stored * self.width))
+        counts, bins, values = [torch.zeros(1, dtype=torch.int64)], [], []
+        for row in range(0, self._tables[1].shape[1], step):  # rows of pixels, the order in which Aᵀ is stored
+            first, found = self._weights(slice(0, self.stored), slice(row, row + step))
+            touched = torch.stack([first + j for j in range(self._taps)], dim=2)
+            shares = torch.stack(found, dim=2)
+            kept = ((touched >= 0) & (touched < self.detectors) & (shares > NOTHING * self.scale)).transpose(0, 1).contiguous()
+            counts.append(kept.sum(dim=(1, 2)))
+            bins.append((touched + lines[:, :, None]).int().transpose(0, 1)[kept])
+            values.append(shares.to(self.dtype).transpose(0, 1)[kept])
+        starts = torch.cat(counts).cumsum(0).int()
+        parts = (torch.cat(values).numpy(), torch.cat(bins).numpy(), starts.numpy())
+        pixels = csr_matrix(parts, shape=(self.half, self.stored * self.detectors))
         rays = pixels.tocsc()  # the rows of A, by a counting sort
         return self._sparse(rays, pixels.shape[::-1]), self._sparse(pixels, pixels.shape)
 

@@ -171,13 +171,13 @@ class TomographyModel(LinearModel):
         _, views, detectors = self.measurement_shape
         where = "" if self.sees_all else ", which see a circle of the picture"
         line = f"{views} views over {self.operator.arc:g}° × {detectors} detectors{where}"
-        size = f"{self.projector.bytes_if_stored / 2**20:.1f} MiB"
-        if self.projector.stored:
+        stored, size = self.projector.stored, f"{self.projector.bytes_if_stored / 2**20:.0f} MiB"
+        if stored == views:
             return f"{line}; A and Aᵀ stored, {size}"
-        if self.projector.bytes_if_stored > _radon.MEMORY_BUDGET:
-            budget = f"{_radon.MEMORY_BUDGET / 2**20:.0f} MiB"
-            return f"{line}; weights computed at every use (slower), since stored ones would need {size} (budget {budget})"
-        return f"{line}; weights computed at every use"
+        line += f"; weights of {views - stored} views computed at every use (slower)"
+        if self.projector.bytes_if_stored <= _radon.MEMORY_BUDGET:
+            return line
+        return line + f", since to store all would take {size} (budget {_radon.MEMORY_BUDGET / 2**20:.0f} MiB)"
 
     def measurement_from(self, array: np.ndarray) -> torch.Tensor:
         """A sinogram ``(views, detectors)``, per channel where there are several, or each turned as scikit-image does it.
