@@ -24,6 +24,11 @@ QUICK = {"iterations": 100, "channels": 16}
 SMALL: dict[str, dict[str, Any]] = {
     "dip": {"iterations": 120, "channels": 16, "averaging": 0.9},
     "cs-dip": {"iterations": 150, "channels": 16},
+    "dip-tv": {"iterations": 120, "channels": 16, "averaging": 0.9},
+    "self-guided-dip": {"iterations": 150, "channels": 16, "draws": 2, "averaging": 0.9, "learning_rate": 0.01},
+    "aseqdip": {"iterations": 80, "channels": 16, "learning_rate": 0.01},
+    "deep-decoder": {"iterations": 100, "channels": 16},
+    "siren": {"iterations": 100, "width": 32, "layers": 4, "learning_rate": 3e-3, "omega": 10.0},
     "low-shot": {"pretrain_iterations": 150, "latent_iterations": 60, "joint_iterations": 60, "channels": 8},
 }
 #: The operator each method is tried on, where compressed sensing is not the one to beat.
