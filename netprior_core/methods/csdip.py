@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
 
+from netprior_core import priors
 from netprior_core.compute import Precision, choose, precision_setting
 from netprior_core.methods._common import due, finite, signed_misfit, total_variation
+from netprior_core.methods._learned_regularisation import Form, Regulariser, Statistics, estimate, layers_of
 from netprior_core.methods.base import Method
 from netprior_core.networks.dcgan import DCGAN, Layers
 from netprior_core.networks.seeded import seeded
@@ -18,6 +20,12 @@ from netprior_core.settings import setting
 
 _LOW_SHOT = {"layers": "dcgan", "last_k": 1}
 _RELEASED = {"last_k": 51, "select_by": "total loss"}
+_LEARNED = {**_RELEASED, "regularisation": "released"}
+
+#: Part of the key of learned statistics: raised when their meaning changes.
+RECIPE = 1
+#: Learning image q is measured with A and noise of this seed + q: draws of their own, not those of the problem.
+LEARNING_SEED = 715_225_741
 
 
 class CSDIP(Method):
@@ -32,6 +40,12 @@ class CSDIP(Method):
     the paper does not mention TV there: the weight of CS-DIP is kept, as without it the fit is several dB worse.
 
     Neither paper says how weights start: here N(0, 0.02²) as for DCGAN, which ends several dB above PyTorch's default.
+
+    Learned regularisation (section 3.2) adds λ_L LR(w): the distance of the weights from statistics of networks fitted to
+    measurements of similar images, the shots. Each is measured with a draw of A of its own and with the problem's noise, and a
+    CS-DIP with these settings is fitted to the measurement: nothing but the measurements is learned from. "published" and
+    "released" are the two forms of :class:`Regulariser`; S and T of algorithm 1 are not in the paper, S = 64 is the code's.
+    The networks learned from are those after the last iteration. Statistics are kept on disk: a second run starts solving at once.
     """
 
     title: ClassVar[str] = "CS-DIP"
@@ -47,6 +61,9 @@ class CSDIP(Method):
         "as released, x-ray": {**_RELEASED, "latent": 64, "tv_weight": 0.05},
         "as released, retina": {**_RELEASED, "latent": 32, "tv_weight": 0.02},
         "as released, MNIST": {**_RELEASED, "latent": 128, "tv_weight": 0.01, "restarts": 5},
+        "as released, x-ray, learned": {**_LEARNED, "latent": 64, "tv_weight": 0.05, "regularisation_weight": 100.0},
+        "as released, retina, learned": {**_LEARNED, "latent": 32, "tv_weight": 0.02, "regularisation_weight": 1000.0},
+        "as published, x-ray, learned": {"regularisation": "published", "regularisation_weight": 100.0},
         "low-shot paper's baseline, m/n ≤ 0.025": {**_LOW_SHOT, "iterations": 350},
         "low-shot paper's baseline, m/n ≤ 0.5": {**_LOW_SHOT, "iterations": 500},
         "low-shot paper's baseline, m/n > 0.5": {**_LOW_SHOT, "iterations": 1000},
@@ -63,15 +80,87 @@ class CSDIP(Method):
     latent: int = setting(128, "Length of the fixed latent z.", ge=1, le=512)
     channels: int = setting(64, "Width of the generator (of its last layer, for DCGAN's).", ge=4, le=128, label="Width")
     layers: Layers = setting("cs-dip", "cs-dip: equal widths, 6×6 kernels, as released. dcgan: widths halving, 4×4 kernels.")
+    regularisation: Literal["none", "published", "released"] = setting(
+        "none",
+        "Learned from measurements of the shots. published: a Gaussian over all weights of each layer. "
+        "released: over the mean of each tensor.",
+        label="Learned regularisation",
+    )
+    regularisation_weight: float = setting(100.0, "Weight λ_L of the learned regularisation.", ge=0, le=1e6, label="Its weight")
+    learning_images: int = setting(10, "Shots to learn from, at most.", ge=1, le=100)
+    learning_samples: int = setting(64, "Weights S drawn of each layer in a round.", ge=2, le=4096)
+    learning_rounds: int = setting(1000, "Rounds T of drawing weights.", ge=1, le=10_000)
     precision: Precision = precision_setting()
+
+    def accepts(self, problem: Problem) -> str | None:
+        if self.regularisation == "none":
+            return super().accepts(problem)
+        if problem.shots is None or len(problem.shots) == 0:
+            return f"{self.title}: learned regularisation learns from measurements of example images: add at least one shot."
+        if tuple(problem.shots.shape[1:]) != tuple(problem.shape):
+            have, want = ("×".join(map(str, s)) for s in (problem.shots.shape[1:], problem.shape))
+            return f"{self.title}: the examples are {have} and the image is {want}. Make them the same size."
+        return None
 
     def suited(self, operator: Any) -> CSDIP:
         baseline = self.layers == "dcgan"
         if not baseline:
-            return self if (self.preset_name() or "").startswith("as ") else type(self)(precision=self.precision)
+            if (self.preset_name() or "").startswith("as "):
+                return self
+            names = (
+                "regularisation",
+                "regularisation_weight",
+                "learning_images",
+                "learning_samples",
+                "learning_rounds",
+                "precision",
+            )
+            return type(self)(**{name: getattr(self, name) for name in names})
         ratio = getattr(operator, "ratio", 1.0)
         name = "m/n ≤ 0.025" if ratio <= 0.025 else "m/n ≤ 0.5" if ratio <= 0.5 else "m/n > 0.5"
         return type(self).preset(f"low-shot paper's baseline, {name}", precision=self.precision)
+
+    def key(self, problem: Problem) -> str:
+        """Of the learned statistics: a hash of the shots, the operator, the noise and all settings that they depend on."""
+        names = ("iterations", "learning_rate", "momentum", "tv_weight", "latent", "channels", "layers", "regularisation")
+        learning = ("learning_images", "learning_samples", "learning_rounds")
+        values = {name: getattr(self, name) for name in (*names, *learning)}
+        kinds = {"operator": problem.operator.model_dump(mode="json"), "noise": problem.noise.model_dump(mode="json")}
+        return priors.key_of(problem.shots, recipe=RECIPE, method=self.kind, **kinds, **values)
+
+    def _prepare(self, problem: Problem, seed: int) -> Generator[Step, None, Statistics | None]:
+        if self.regularisation == "none":
+            return None
+        key = self.key(problem)
+        known = priors.find(key)
+        if known is not None:
+            count = len(layers_of(self._network(problem, torch.Generator()), self.regularisation))
+            kept = Statistics.from_kept(known.tensors, count)
+            if kept is not None:
+                return kept
+        networks = yield from self._learning(problem, self.regularisation)
+        draw = torch.Generator().manual_seed(LEARNING_SEED)
+        found = estimate(networks, rounds=self.learning_rounds, samples=self.learning_samples, generator=draw)
+        card = {"method": self.kind, "what": "statistics of weights for learned regularisation", "images": len(networks)}
+        priors.remember(key, found.as_kept(), card)
+        return found
+
+    def _learning(self, problem: Problem, form: Form) -> Generator[Step, None, list[list[torch.Tensor]]]:
+        """Fit a network to a measurement of each shot; returns the layers of each. Steps show the shots as drawn now."""
+        assert problem.shots is not None
+        shots = problem.shots[: self.learning_images]
+        total = len(shots) * self.iterations
+        drawn = torch.full_like(shots, 0.5, device=problem.device)
+        networks = []
+        for q, shot in enumerate(shots):
+            phase = f"learning from measurement {q + 1} of {len(shots)}"
+            generator = torch.Generator().manual_seed(LEARNING_SEED + q)
+            network = self._network(problem, generator)
+            for i, output, loss, _ in self._fit(measured(problem, shot[None], LEARNING_SEED + q), network, generator):
+                drawn = drawn.index_copy(0, torch.tensor([q], device=problem.device), output)
+                yield Step(q * self.iterations + i, total, "prepare", drawn, None, loss, phase)
+            networks.append([layer.detach().cpu() for layer in layers_of(network, form)])
+        return networks
 
     def _solve(self, problem: Problem, seed: int, prepared: Any) -> Iterator[Step]:
         generator = torch.Generator().manual_seed(seed)
@@ -80,7 +169,8 @@ class CSDIP(Method):
         for restart in range(self.restarts):
             phase = f"restart {restart + 1} of {self.restarts}" if self.restarts > 1 else ""
             best = _Best(self.last_k, before=kept)
-            for i, output, loss, score in self._fit(problem, generator):
+            network = self._network(problem, generator)
+            for i, output, loss, score in self._fit(problem, network, generator, prepared):
                 iteration = restart * self.iterations + i
                 best.add(iteration, output, score)
                 step = Step(iteration, total, "solve", output, best.estimate(), loss, phase)
@@ -89,22 +179,30 @@ class CSDIP(Method):
         assert kept is not None
         yield replace(step, stage="result", info={"returns": kept.iteration()})
 
-    def _fit(self, problem: Problem, generator: torch.Generator) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """One restart: iteration, output in [0, 1], total loss (1,), the loss to select by (1,)."""
-        compute = choose(self.precision, problem.device)
+    def _network(self, problem: Problem, generator: torch.Generator) -> DCGAN:
         channels, height, width = problem.shape
 
         def build() -> DCGAN:
             return DCGAN(height, width, channels, latent=self.latent, channels=self.channels, layers=self.layers)
 
-        network = compute.module(seeded(build, generator, scheme="dcgan"))
-        z = compute.activations(torch.randn((1, self.latent), generator=generator))
+        return choose(self.precision, problem.device).module(seeded(build, generator, scheme="dcgan"))
+
+    def _fit(
+        self, problem: Problem, network: DCGAN, generator: torch.Generator, learned: Statistics | None = None
+    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """One restart: iteration, output in [0, 1], total loss (1,), the loss to select by (1,)."""
+        z = choose(self.precision, problem.device).activations(torch.randn((1, self.latent), generator=generator))
         rmsprop = torch.optim.RMSprop(network.parameters(), lr=self.learning_rate, momentum=self.momentum)
+        regulariser = None
+        if learned is not None and self.regularisation != "none" and self.regularisation_weight:
+            regulariser = Regulariser(learned, self.regularisation, network)
         for iteration in range(1, self.iterations + 1):
             signed = network(z)
             image = to_unit(signed)
             misfit = signed_misfit(problem, image)
             loss = misfit + self.tv_weight * total_variation(signed) if self.tv_weight else misfit
+            if regulariser is not None:
+                loss = loss + self.regularisation_weight * regulariser()
             if due(iteration, self.iterations):
                 finite(loss, self.title, iteration)
             rmsprop.zero_grad(set_to_none=True)
@@ -112,6 +210,14 @@ class CSDIP(Method):
             rmsprop.step()
             score = misfit if self.select_by == "measurement loss" else loss
             yield iteration, image.detach(), loss.detach()[None], score.detach()[None]
+
+
+def measured(problem: Problem, shot: torch.Tensor, seed: int) -> Problem:
+    """The problem of a shot ``(1, C, H, W)`` measured as the image was, with A and noise drawn anew from ``seed``."""
+    model = problem.operator.build(problem.shape, seed=seed, device=problem.device, dtype=problem.model.dtype, shots=problem.shots)
+    with torch.no_grad():
+        y = model.measure(shot.to(problem.device), problem.noise, seed=seed + 1_000_003)
+    return replace(problem, measurement=y, model=model, noise_std=problem.noise.std(y), shots=None)
 
 
 class _Best:
