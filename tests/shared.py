@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from netprior_core.experiment import Experiment, parse
 from netprior_core.noise import GaussianNoise
 from netprior_core.operators.denoising import Denoising
 from netprior_core.problem import Problem, Step
+from netprior_core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 16
@@ -44,6 +46,13 @@ def experiment_of(**changes: Any) -> Experiment:
         "seed": 3,
     }
     return parse({**data, **changes})
+
+
+def mains_at_once(cls: type[Settings]) -> int:
+    """The most settings of a kind that are shown unfolded at the same time."""
+    always = sum(field.main for field in cls.fields() if field.when is None)
+    sometimes = Counter(field.when for field in cls.fields() if field.main and field.when is not None)
+    return always + max(sometimes.values(), default=0)
 
 
 def dip(iterations: int = 12, **changes: Any) -> dict[str, Any]:

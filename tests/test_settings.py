@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from shared import mains_at_once
 
 from netprior_core.errors import InvalidSettings
 from netprior_core.methods import Method
@@ -117,6 +118,6 @@ def test_every_member_is_well_declared(cls: type[Settings]) -> None:
                     family.parse({"kind": default.kind, field.name: beyond})
         if field.type == "choice":
             assert field.default in field.choices
-    assert sum(field.main for field in cls.fields()) <= 3
+    assert mains_at_once(cls) <= 3
     for name in cls.presets:
         assert cls.preset(name).preset_name() in cls.presets

@@ -99,7 +99,7 @@ class Fourier(Operator):
         "Your sampling pattern: a .npy array or a PNG of the picture's size, nonzero (not black) where a coefficient was measured.",
         max_length=MASK_CHARACTERS,
         label="Pattern file",
-        widget="array",
+        widget="pattern",
         when=("pattern", "own"),
     )
     centred: bool = setting(

@@ -77,7 +77,7 @@ class Inpainting(Operator):
         "Your mask: a .npy array or a PNG of the picture's size, nonzero (white) where a pixel was measured.",
         max_length=MASK_CHARACTERS,
         label="Mask file",
-        widget="array",
+        widget="pattern",
         when=("pattern", "own"),
     )
     mask: str = setting(

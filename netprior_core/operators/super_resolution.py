@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -15,6 +16,8 @@ Kernel = Literal["lanczos", "bicubic", "box"]
 #: Half-width of each kernel in low-resolution pixels.
 SUPPORT: dict[str, float] = {"lanczos": 3.0, "bicubic": 2.0, "box": 0.5}
 MIN_MEASURED = 4
+#: Up to this side the two factors are applied as dense matrices, which is faster there; beyond, as bands: O(n).
+DENSE_SIDE = 512
 
 
 class SuperResolution(Operator):
@@ -75,6 +78,10 @@ class SuperResolutionModel(LinearModel):
         self.factor, self.kernel = factor, kernel
         rows, columns = (downsampling_matrix(side, factor, kernel, stretch) for side in (height, width))
         self._norm = float(torch.linalg.matrix_norm(rows, 2) * torch.linalg.matrix_norm(columns, 2))
+        self._bands: tuple[Band, Band] | None = None
+        if max(height, width) > DENSE_SIDE:
+            taps, device, dtype = block_taps(factor, kernel, stretch), self.device, self.dtype
+            self._bands = Band(taps, height // factor, device, dtype), Band(taps, width // factor, device, dtype)
         self.rows, self.columns = rows.to(self.device, dtype), columns.to(self.device, dtype)
         self._up_rows, self._up_columns = (torch.linalg.pinv(w).to(self.device, dtype) for w in (rows, columns))
 
@@ -87,9 +94,15 @@ class SuperResolutionModel(LinearModel):
         return f"{height} × {width} pixels of {self.shape[1]} × {self.shape[2]} ({self.kernel}, ×{self.factor})"
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self._bands is not None:
+            rows, columns = self._bands
+            return columns.down(rows.down(x).mT).mT
         return self.rows @ x @ self.columns.T
 
     def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        if self._bands is not None:
+            rows, columns = self._bands
+            return rows.up(columns.up(y.mT).mT)
         return self.rows.T @ y @ self.columns
 
     def _pinv(self, y: torch.Tensor) -> torch.Tensor:
@@ -101,6 +114,48 @@ class SuperResolutionModel(LinearModel):
 
     def _preview(self, y: torch.Tensor) -> torch.Tensor:
         return y
+
+
+class Band:
+    """The same matrix as :func:`downsampling_matrix`, applied along the second last axis in O(n).
+
+    Output i is a weighted sum over 2r + 1 blocks of ``factor`` inputs around block i, with weights ``taps`` that do not depend on
+    i, divided by the sum of those that fall inside.
+    """
+
+    def __init__(self, taps: torch.Tensor, outputs: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.reach = len(taps) // 2
+        inside = torch.zeros(outputs, dtype=torch.float64)
+        for d, weight in enumerate(taps.sum(dim=1).tolist()):
+            i = torch.arange(outputs) + d - self.reach
+            inside += weight * ((i >= 0) & (i < outputs))
+        self.taps, self.scale = taps.to(device, dtype), (1 / inside).view(-1, 1).to(device, dtype)
+
+    def down(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, C, outputs · factor, W)`` to ``(B, C, outputs, W)``."""
+        outputs, reach = len(self.scale), self.reach
+        blocks = x.unflatten(2, (outputs, -1))
+        parts = F.pad(torch.matmul(self.taps, blocks).transpose(2, 3), (0, 0, reach, reach))
+        total = parts[:, :, 0, :outputs]
+        for d in range(1, len(self.taps)):
+            total = total + parts[:, :, d, d : d + outputs]
+        return total * self.scale
+
+    def up(self, y: torch.Tensor) -> torch.Tensor:
+        """The transpose of :meth:`down`."""
+        outputs, reach = len(self.scale), self.reach
+        padded = F.pad(y * self.scale, (0, 0, reach, reach))
+        parts = torch.stack([padded[:, :, 2 * reach - d : 2 * reach - d + outputs] for d in range(len(self.taps))], dim=3)
+        return torch.matmul(self.taps.T, parts).flatten(2, 3)
+
+
+def block_taps(factor: int, kernel: Kernel, stretch: float = 1.0) -> torch.Tensor:
+    """``(2r + 1, factor)`` float64: the unnormalised weights of the pixels of 2r + 1 blocks around the one of an output."""
+    reach = math.ceil(SUPPORT[kernel] * stretch + 0.5)
+    pixels = torch.arange(-reach * factor, (reach + 1) * factor, dtype=torch.float64) + 0.5
+    distance = (pixels - factor / 2) / (factor * stretch)
+    weights = torch.where(distance.abs() <= SUPPORT[kernel], _kernel(distance, kernel), 0.0)
+    return weights.view(2 * reach + 1, factor)
 
 
 def downsampling_matrix(side: int, factor: int, kernel: Kernel, stretch: float = 1.0) -> torch.Tensor:

@@ -21,7 +21,7 @@ from netprior_core.noise import Noise
 from netprior_core.operators import Operator
 from netprior_core.stopping import StoppingRule
 from netprior_core.ui import files, setup
-from netprior_core.ui.controls import control, split
+from netprior_core.ui.controls import FILES, control, split
 from netprior_core.ui.say import warn
 from netprior_core.ui.session import App
 from netprior_core.ui.wire import recording_message, setup_message
@@ -249,10 +249,12 @@ class Column:
                 return gr.skip()
             value = int(value) if field.type == "int" and value is not None else value
 
-            def new() -> Experiment:
-                return setup.change(now, [*path, field.name], files.text_of(value) if field.widget == "array" else value)
+            def changed_to() -> Experiment:
+                return setup.change(
+                    now, [*path, field.name], files.text_of(value, field.widget) if field.widget in FILES else value
+                )
 
-            changes = self.attempt(now, new, request)
+            changes = self.attempt(now, changed_to, request)
             if self.experiment not in changes:
                 return changes
             if path[0] == "operator" and field.type == "choice":

@@ -8,15 +8,17 @@ import gradio as gr
 
 from netprior_core.settings import FieldSpec, Settings
 
+FILES = ("array", "pattern")
+
 
 def control(field: FieldSpec, value: Any, key: str) -> gr.components.Component | None:
     """The component of one setting, at ``value``; None for settings with a control of their own (a drawn mask).
 
-    A file of numbers ("array") is uploaded; what it holds becomes the setting, as text.
+    A file of numbers ("array", or "pattern" where only zero or not matters) is uploaded; it becomes the setting, as text.
     """
     label = field.label + (f" ({field.unit})" if field.unit else "")
     common: dict[str, Any] = {"label": label, "info": field.help or None, "interactive": True, "elem_id": f"np-{key}-{field.name}"}
-    if field.widget == "array":
+    if field.widget in FILES:
         kept = " A file is in use; upload another to replace it." if value else ""
         with gr.Group():
             gr.HTML(f"<p class='np-info'>{field.help}{kept}</p>")

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from netprior_core import examples
-from netprior_core.arrays import load_npy
+from netprior_core.arrays import encode, load_npy
 from netprior_core.errors import BadImage, InvalidSettings, NetPriorError
 from netprior_core.experiment import MAX_SHOTS, Experiment, UploadedArray, UploadedImage, target_image
 from netprior_core.frames import picture_of
@@ -75,9 +75,18 @@ def take_target(session: Session, path: str) -> UploadedImage | UploadedArray | 
     return UploadedArray(sha256=digest, name=name)
 
 
-def text_of(path: str) -> str:
-    """An uploaded .npy or .png as the text of a setting. Raises InvalidSettings when it is too large."""
-    return base64.b64encode(_bytes(path, MAX_SETTING_BYTES)).decode()
+def text_of(path: str, widget: str) -> str:
+    """An uploaded .npy or .png as the text of a setting. Raises InvalidSettings when it is too large or not readable.
+
+    Of a "pattern" only what is not zero matters: it is kept as bits, which a picture of any size has room for.
+    """
+    data = _bytes(path, MAX_ARRAY_BYTES if widget == "pattern" else MAX_SETTING_BYTES)
+    if widget == "pattern" and data[:6] == b"\x93NUMPY":
+        name = Path(path).name[:80]
+        return encode(load_npy(data, name=name, max_bytes=MAX_ARRAY_BYTES, max_values=MAX_ARRAY_VALUES) != 0)
+    if len(data) > MAX_SETTING_BYTES:
+        raise InvalidSettings(f"{Path(path).name[:80]} is too large: at most {MAX_SETTING_BYTES >> 10} KB can be used here.")
+    return base64.b64encode(data).decode()
 
 
 def _bytes(path: str, limit: int) -> bytes:

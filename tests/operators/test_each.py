@@ -12,7 +12,7 @@ from PIL import Image
 
 from netprior_core.errors import InvalidSettings
 from netprior_core.images import encode_png
-from netprior_core.operators import Operator, compressed_sensing
+from netprior_core.operators import Operator, compressed_sensing, super_resolution
 from netprior_core.operators.base import largest_eigenvalue
 from netprior_core.operators.colorization import Colorization
 from netprior_core.operators.compressed_sensing import CompressedSensing, DenseModel, StructuredModel, hartley
@@ -247,6 +247,20 @@ def test_downsampling_is_pillows(kernel: str, factor: int) -> None:
     filters = {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC, "box": Image.Resampling.BOX}
     pillow = Image.fromarray(x[0, 0].numpy()).resize((64 // factor, 48 // factor), filters[kernel])
     assert np.allclose(y[0, 0].numpy(), np.asarray(pillow), atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("kernel", ["lanczos", "bicubic", "box"])
+@pytest.mark.parametrize("error", [0.0, 1.0])
+def test_bands_are_the_dense_factors(kernel: str, factor: int, error: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large pictures are measured in O(n), small ones with dense matrices: the same operator."""
+    operator = SuperResolution(factor=factor, kernel=kernel)
+    dense = operator.build((2, 48, 64), dtype=torch.float64, error=error)
+    monkeypatch.setattr(super_resolution, "DENSE_SIDE", 0)
+    banded = operator.build((2, 48, 64), dtype=torch.float64, error=error)
+    x, y = _image(2, 2, 48, 64).double(), _image(2, *dense.measurement_shape).double()
+    assert torch.allclose(banded.forward(x), dense.forward(x), atol=1e-12)
+    assert torch.allclose(banded.adjoint(y), dense.adjoint(y), atol=1e-12)
 
 
 def test_a_flat_picture_stays_flat() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from shared import mains_at_once
 
 from netprior_core.operators import ForwardModel, LinearModel, Operator
 
@@ -323,7 +324,7 @@ def test_settings_describe_themselves(operator: Operator, shape: tuple[int, int,
     assert cls.equation
     assert len(cls.summary()) > 20
     assert len(cls.lesson) > 150
-    assert sum(spec.main for spec in cls.fields()) <= 3
+    assert mains_at_once(cls) <= 3
     assert all(spec.help for spec in cls.fields())
     for name in cls.presets:
         assert cls.preset(name).preset_name() is not None
