@@ -54,7 +54,7 @@ class DIPTV(Method):
 
     kind: Literal["dip-tv"] = "dip-tv"
     iterations: int = setting(3000, "Stop after so many steps of Adam.", ge=1, le=50_000, main=True, log=True)
-    tv_weight: float = setting(0.05, "Weight λ of the total variation.", ge=0, le=100, label="TV weight", main=True)
+    tv_weight: float = setting(0.02, "Weight λ of the total variation.", ge=0, le=100, label="TV weight", main=True)
     mode: Mode = setting("gradient", "How the total variation is minimised.", main=True)
     variation: Literal["anisotropic", "isotropic"] = setting(
         "anisotropic", "Anisotropic: jumps along rows and columns count apart. Isotropic: as one length."

@@ -191,6 +191,8 @@ class Operator(Settings):
     simulates_finer: ClassVar[bool] = False
     #: Whether the model is made from the examples.
     needs_shots: ClassVar[bool] = False
+    #: What the picture of a measurement shows, where it does not speak for itself.
+    shows: ClassVar[str] = ""
     #: A paragraph for someone who has never met this measurement, shown in the Learn view under the equation.
     lesson: ClassVar[str] = ""
 

@@ -34,6 +34,7 @@ class CompressedSensing(Operator):
     title: ClassVar[str] = "Compressed sensing"
     order: ClassVar[int] = 30
     equation: ClassVar[str] = "y = A x + e"
+    shows: ClassVar[str] = "each grey value is one measured number"
     error_means: ClassVar[str] = GAIN_ERROR_MEANS
     lesson: ClassVar[str] = (
         "A single detector looks at the whole picture through a random pattern and reports one number: a weighted sum of all "

@@ -39,6 +39,7 @@ class Fourier(Operator):
     title: ClassVar[str] = "Subsampled Fourier"
     order: ClassVar[int] = 32
     equation: ClassVar[str] = "y = P F x + e"
+    shows: ClassVar[str] = "left: the measured part of the spectrum, log scale; right: the picture without the rest"
     error_means: ClassVar[str] = "the phase drifts as if the picture had moved by half a pixel"
     lesson: ClassVar[str] = (
         "A magnetic resonance scanner does not see pixels: it measures how much of each wave the picture contains, slow waves for "

@@ -50,6 +50,7 @@ class PhaseRetrieval(Operator):
     title: ClassVar[str] = "Phase retrieval"
     order: ClassVar[int] = 35
     equation: ClassVar[str] = "y = |A x + e|"
+    shows: ClassVar[str] = "each grey value is one measured modulus"
     error_means: ClassVar[str] = GAIN_ERROR_MEANS
     lesson: ClassVar[str] = (
         "Light is a wave, and a detector counts its energy: how strong the wave was, but not where in its cycle (its phase). Here "

@@ -38,7 +38,8 @@ class Tomography(Operator):
 
     title: ClassVar[str] = "Computed tomography"
     order: ClassVar[int] = 70
-    equation: ClassVar[str] = "y = R_θ x + e"
+    equation: ClassVar[str] = "y = Rθ x + e"
+    shows: ClassVar[str] = "sinogram: each row is the shadow seen from one direction"
     simulates_finer: ClassVar[bool] = True
     error_means: ClassVar[str] = "every view is taken to be turned by a random angle, 1° (standard deviation)"
     lesson: ClassVar[str] = (

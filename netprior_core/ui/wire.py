@@ -43,6 +43,12 @@ def shape_words(pixels: np.ndarray) -> str:
     return f"{pixels.shape[1]}×{pixels.shape[0]} {'grey' if pixels.ndim == 2 else 'colour'}"
 
 
+def measurement_words(experiment: Experiment) -> str:
+    """What the measurement's picture shows, and its noise; of a measurement of one's own only the former."""
+    noise = experiment.noise.describe() if experiment.target_is == "truth" else "your measurement"
+    return "; ".join(filter(None, [experiment.operator.shows, noise]))
+
+
 def strip(
     experiment: Experiment,
     description: str,
@@ -56,7 +62,7 @@ def strip(
     return {
         "truth": None if truth is None else {"src": uri(truth, lossless=True), "caption": shape_words(truth)},
         "operator": {"title": operator.title, "equation": operator.equation, "caption": description},
-        "measurement": {"src": uri(measurement, lossless=True), "caption": experiment.noise.describe()},
+        "measurement": {"src": uri(measurement, lossless=True), "caption": measurement_words(experiment)},
         "shots": {"srcs": [uri(shot, lossless=True) for shot in shots], "total": shots_total} if shots else None,
     }
 
@@ -315,7 +321,7 @@ def recording_message(recording: Recording, label: str) -> dict[str, Any]:
                 "equation": operator.equation,
                 "caption": str(recording.summary.get("operator", "")),
             },
-            "measurement": {"src": measurement, "caption": experiment.noise.describe()} if measurement else None,
+            "measurement": {"src": measurement, "caption": measurement_words(experiment)} if measurement else None,
             "shots": None,
         },
         "lanes": lanes,
