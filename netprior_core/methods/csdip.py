@@ -64,6 +64,8 @@ class CSDIP(Method):
         "as released, x-ray, learned": {**_LEARNED, "latent": 64, "tv_weight": 0.05, "regularisation_weight": 100.0},
         "as released, retina, learned": {**_LEARNED, "latent": 32, "tv_weight": 0.02, "regularisation_weight": 1000.0},
         "as published, x-ray, learned": {"regularisation": "published", "regularisation_weight": 100.0},
+        "as published, retina, learned": {"regularisation": "published", "regularisation_weight": 1000.0},
+        "learned, mild": {"regularisation": "published", "regularisation_weight": 0.001},
         "low-shot paper's baseline, m/n ≤ 0.025": {**_LOW_SHOT, "iterations": 350},
         "low-shot paper's baseline, m/n ≤ 0.5": {**_LOW_SHOT, "iterations": 500},
         "low-shot paper's baseline, m/n > 0.5": {**_LOW_SHOT, "iterations": 1000},
