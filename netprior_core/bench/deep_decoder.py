@@ -1,4 +1,9 @@
-"""Deep Decoder on scikit-image's astronaut, beside the figures of the released denoising notebook."""
+"""Deep Decoder on scikit-image's astronaut, beside the figures of the released denoising notebook.
+
+A check that comes with the figures: the notebook prints 0.0124 for the mean squared error of its noisy image at σ = 30. After
+clipping that number depends on nothing but how much of the image is near black or white; for scikit-image's astronaut it is
+0.0116 (printed here with every row). So the notebook's file of that name is another picture, with less in the shadows.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +37,9 @@ class Setting:
 
 
 TABLE = (
+    Setting(128, 30, False, 28.78),
     Setting(32, 25, True, 27.00),
     Setting(64, 25, True, 29.15),
-    Setting(128, 30, False, 28.78),
     Setting(128, 25, True, 29.22),
 )
 QUICK = (Setting(32, 30, False, None), Setting(32, 25, True, None))
@@ -72,6 +77,7 @@ def _measure(row: Setting, size: int, iterations: int, seed: int, device: torch.
     model = operator.build(shape, seed=seed, device=device)
     y = model.measure(truth, noise, seed=1000 + seed)
     problem = Problem(y, model, operator, noise, noise.std(y), shape)
+    print(f"  noisy image: mean squared error {(y - truth).square().mean().item():.5f}", flush=True)
     start = time.perf_counter()
     for step in UntrainedDeepDecoder(channels=row.k, iterations=iterations).solve(problem, seeds=[seed]):
         if step.iteration % 100 == 0 and step.stage == "solve":

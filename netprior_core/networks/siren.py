@@ -53,6 +53,7 @@ class Siren(nn.Module):
     def forward(self, grid: torch.Tensor) -> torch.Tensor:
         h = grid
         for layer in self.layers[:-1]:
+            assert isinstance(layer, nn.Linear)
             # ω0 on the weights rather than on the large map: one pass less over it, forth and back.
             h = torch.sin(F.linear(h, self.omega * layer.weight, self.omega * layer.bias))
         return self.layers[-1](h).permute(2, 0, 1)[None]
