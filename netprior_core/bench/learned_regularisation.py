@@ -46,9 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[500, 2000], help="numbers of measurements m")
     parser.add_argument("--variances", type=float, nargs="+", default=[0, 1000], help="σ² at 256×256; scaled with the pixels")
     parser.add_argument("--forms", nargs="+", choices=["published", "released"], default=["released", "published"])
-    parser.add_argument("--weight", type=float, default=100.0, help="weight λ_L of the learned regularisation")
+    parser.add_argument("--weight", type=float, default=100.0, help="weight λ_L of the released form (paper and code: 100)")
+    parser.add_argument(
+        "--published-weight",
+        type=float,
+        default=0.001,
+        help="λ_L of the published form, a sum over all weights: 100 drowns the data",
+    )
     parser.add_argument("--size", type=int, default=PAPER_SIDE, help="side of the images in pixels")
     parser.add_argument("--iterations", type=int, default=1000)
+    parser.add_argument("--restarts", type=int, default=1, help="initialisations for each image, the best fit kept (paper: 1)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
 
 
@@ -59,9 +66,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     device = pick_device(options.device)
     shots, targets = _images(options)
     print(f"CS-DIP as released for x-rays, {options.iterations} iterations, {options.size}×{options.size}, {device}")
-    print(
-        f"Learned from measurements of {len(shots)} images, each with its own A, λ_L = {options.weight:g}; {len(targets)} tested."
-    )
+    print(f"Learned from measurements of {len(shots)} images, each with its own A; tested on {len(targets)} others.")
     print("MSE per pixel for images in [−1, 1], four times that in [0, 1].")
     if options.size != PAPER_SIDE:
         print(f"σ² is scaled by ({options.size}/{PAPER_SIDE})², so that signal to noise stays as stated; m is not.")
@@ -88,8 +93,13 @@ _QUICK: dict[str, Any] = {
 def method(form: str, options: argparse.Namespace) -> CSDIP:
     """The settings of a row."""
     channels = {"channels": 16} if options.quick else {}
-    changes = {"regularisation": form, "regularisation_weight": options.weight, "learning_images": max(options.learn, 1)}
-    return CSDIP.preset("as released, x-ray", iterations=options.iterations, **changes, **channels)
+    changes = {"regularisation": form, "regularisation_weight": _weight(form, options), "learning_images": max(options.learn, 1)}
+    lengths = {"iterations": options.iterations, "restarts": options.restarts}
+    return CSDIP.preset("as released, x-ray", **lengths, **changes, **channels)
+
+
+def _weight(form: str, options: argparse.Namespace) -> float:
+    return {"none": 0.0, "released": options.weight, "published": options.published_weight}[form]
 
 
 def _row(
@@ -107,11 +117,13 @@ def _row(
     if known is not None:
         return known
     measured = _measure(method(form, options), cell, shots.to(device), targets.to(device), options)
-    columns = {**cell, "regularisation": form, **measured}
+    columns = {**cell, "regularisation": form, "λ_L": _weight(form, options), **measured}
     if without is not None:
         columns["cut_%"] = 100 * (1 - measured["mse"] / without["mse"])
-        pairs = zip(measured["each"], without["each"], strict=True)
-        columns["better_on"] = sum(a < b for a, b in pairs)
+        # One run that ends in another basin outweighs all others in the mean: the median says what usually happens.
+        columns["median_cut_%"] = statistics.median(
+            100 * (1 - a / b) for a, b in zip(measured["each"], without["each"], strict=True)
+        )
         columns["paper_cut_%"] = PAPER.get(cell["m"], {}).get(int(cell["σ²"]), "")
     return report.row(key, **columns)
 

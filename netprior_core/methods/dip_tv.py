@@ -59,7 +59,7 @@ class DIPTV(Method):
     variation: Literal["anisotropic", "isotropic"] = setting(
         "anisotropic", "Anisotropic: jumps along rows and columns count apart. Isotropic: as one length."
     )
-    penalty: float = setting(2.0, "Penalty β of splitting: how closely ∇f must follow u (at the end).", ge=1e-4, le=1e4, log=True)
+    penalty: float = setting(8.0, "Penalty β of splitting: how closely ∇f must follow u (at the end).", ge=1e-4, le=1e4, log=True)
     inner: int = setting(10, "Steps of Adam between updates of u.", ge=1, le=1000, label="Steps before each shrinkage")
     learning_rate: float = setting(0.01, "Step size of Adam.", ge=1e-6, le=1.0, log=True)
     jitter: float = setting(1 / 30, "Standard deviation of the noise added to the network's input at each iteration.", ge=0, le=1)

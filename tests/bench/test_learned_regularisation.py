@@ -64,6 +64,8 @@ def test_rows_state_the_cut_beside_the_papers(data: Path) -> None:
     assert none["learning_s"] == 0 < released["learning_s"]
     for row in (released, published):
         assert row["cut_%"] == pytest.approx(100 * (1 - row["mse"] / none["mse"]))
+        cuts = [100 * (1 - a / b) for a, b in zip(row["each"], none["each"], strict=True)]
+        assert row["median_cut_%"] == pytest.approx(sum(cuts) / 2)
         assert row["paper_cut_%"] == 37.4
         assert len(row["each"]) == row["images"] == 2
 
