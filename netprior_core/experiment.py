@@ -142,7 +142,7 @@ class Experiment(_Record):
 
     def lanes(self) -> list[tuple[Method, str, str]]:
         """(method, name, detail) of every lane; names that would be equal are numbered."""
-        titles = [method.title for method in self.methods]
+        titles = [method.label() for method in self.methods]
         lanes = []
         for i, method in enumerate(self.methods):
             name = titles[i] if titles.count(titles[i]) == 1 else f"{titles[i]} {titles[: i + 1].count(titles[i])}"

@@ -7,7 +7,7 @@ import pytest
 from netprior_core import examples
 from netprior_core.experiment import build
 from netprior_core.setups import SETUPS
-from netprior_core.ui.learn import CARDS
+from netprior_core.ui.learn import CARDS, DEMONSTRATIONS
 from netprior_core.ui.setup import from_set
 
 
@@ -23,7 +23,7 @@ def test_every_method_of_a_setup_accepts_its_problem(key: str) -> None:
     assert [method.accepts(problem) for method in experiment.methods] == [None] * len(experiment.methods)
 
 
-@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.title)
+@pytest.mark.parametrize("card", CARDS + DEMONSTRATIONS, ids=lambda card: card.title)
 def test_every_card_is_short_and_can_be_tried(card) -> None:  # type: ignore[no-untyped-def]
     import re
 

@@ -45,7 +45,7 @@ function setAxis(view, axis, chosen) {
 function updateTabs(view) {
   const truth = hasTruth(view.state);
   if (!truth && (view.metric === "psnr" || view.metric === "ssim")) view.metric = "residual";
-  else if (truth && !view.metricChosen) view.metric = "psnr";
+  else if (truth && !view.metricChosen) view.metric = view.state.metric;
   for (const tab of view.refs.root.querySelectorAll("[data-metric]")) {
     tab.hidden = !truth && (tab.dataset.metric === "psnr" || tab.dataset.metric === "ssim");
     tab.setAttribute("aria-pressed", String(tab.dataset.metric === view.metric));

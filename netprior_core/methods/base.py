@@ -25,11 +25,17 @@ class Method(Settings):
     family: ClassVar[str] = ""
     citation: ClassVar[str] = ""
     needs_shots: ClassVar[bool] = False
+    #: The curve to look at first: "psnr", or "objective" where reconstructing is not the point.
+    compare: ClassVar[str] = "psnr"
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         cls.registry.add(cls)
+
+    def label(self) -> str:
+        """The name of a lane with this method."""
+        return self.title
 
     def accepts(self, problem: Problem) -> str | None:
         """Why this method cannot solve the problem, in a sentence for a person, or None when it can."""

@@ -47,7 +47,7 @@ class SelfGuidedDIP(Method):
     guidance: float = setting(
         2.0, "Weight α of the distance between the network's mean output and its input.", ge=0, le=100, main=True
     )
-    learning_rate: float = setting(1e-3, "Step size of Adam on the weights.", ge=1e-6, le=1.0, main=True, log=True)
+    learning_rate: float = setting(3e-3, "Step size of Adam on the weights.", ge=1e-6, le=1.0, main=True, log=True)
     input_learning_rate: float = setting(0.01, "Step size of Adam on the input z.", ge=0, le=1.0)
     draws: int = setting(4, "Draws of the noise η at each iteration; each costs a pass through the network.", ge=1, le=32)
     noise: float = setting(

@@ -161,3 +161,56 @@ CARDS: tuple[Card, ...] = (
         },
     ),
 )
+
+DEMONSTRATIONS: tuple[Card, ...] = (
+    Card(
+        "Noise impedance",
+        "min<sub><i>θ</i></sub> ‖<i>f<sub>θ</sub></i>(<i>z</i>) − <i>t</i>‖²",
+        "The experiment that started it all. One untrained network, four targets: an image, the image with noise, its pixels "
+        "shuffled, pure noise. The network could draw all four. Watch how much longer it takes for those that are not images: "
+        "that resistance is the prior. Look at the objectives on a logarithmic axis.",
+        "cat",
+        {
+            "size": 64,
+            "operator": {"kind": "denoising"},
+            "noise": {"kind": "gaussian", "sigma": 0},
+            "methods": [
+                {"kind": "noise-impedance", "iterations": 400, "target": target}
+                for target in ("the image", "the image with noise", "its pixels shuffled", "pure noise")
+            ],
+        },
+    ),
+    Card(
+        "When to stop",
+        "Var(<i>x</i><sub><i>t</i>−<i>W</i></sub> … <i>x<sub>t</sub></i>) → min",
+        "Four rules watch one run and say where they would stop, none of them seeing the truth. The diamonds in the curve carry "
+        "what each loses against the best iterate. Choose one under “Stopped by” to let it really stop the methods.",
+        "camera",
+        {
+            "size": 64,
+            "operator": {"kind": "denoising"},
+            "noise": {"kind": "gaussian", "sigma": 40},
+            "methods": [_dip(600, averaging=0.0), {"kind": "deep-decoder", "iterations": 600, "keep_best": False}],
+            "stopping": [
+                {"kind": "wmv", "window": 40, "patience": 200},
+                {"kind": "emv", "patience": 200},
+                {"kind": "discrepancy"},
+                {"kind": "held-out", "patience": 200},
+            ],
+        },
+    ),
+    Card(
+        "The same again?",
+        "<i>θ</i><sub>0</sub>, <i>z</i> ∼ seed",
+        "A network that starts from random weights ends somewhere else each time. Four runs of each method: the line is the "
+        "median, the band the range, and the spread map shows where in the picture they disagree. Differences between methods that "
+        "are smaller than the band mean little.",
+        "coins",
+        {
+            "operator": {"kind": "compressed-sensing", "ratio": 0.2},
+            "noise": {"kind": "gaussian", "sigma": 4},
+            "methods": [_dip(250, averaging=0.0), {"kind": "cs-dip", "iterations": 250}],
+            "seeds": 4,
+        },
+    ),
+)

@@ -78,11 +78,14 @@ class Page:
 
     def _learn(self) -> list[tuple[Any, Callable[..., Experiment]]]:
         tries: list[tuple[Any, Callable[..., Experiment]]] = []
-        with gr.Row(elem_id="np-cards", elem_classes="np-cards"):
-            for card in learn.CARDS:
-                with gr.Column(elem_classes="np-card", min_width=260):
-                    gr.HTML(card.markup())
-                    tries.append((gr.Button("Try it", size="sm", scale=0), card.instead_of))
+        for name, heading, cards in (("cards", "", learn.CARDS), ("demonstrations", "To show in a lecture", learn.DEMONSTRATIONS)):
+            if heading:
+                gr.HTML(f"<h3>{heading}</h3>", elem_classes="np-heading")
+            with gr.Row(elem_id=f"np-{name}", elem_classes="np-cards"):
+                for card in cards:
+                    with gr.Column(elem_classes="np-card", min_width=260):
+                        gr.HTML(card.markup())
+                        tries.append((gr.Button("Try it", size="sm", scale=0), card.instead_of))
         gr.HTML("<h3>How pictures are measured</h3>", elem_classes="np-heading")
         with gr.Row(elem_id="np-operators", elem_classes="np-cards"):
             for operator in Operator.registry:

@@ -43,6 +43,12 @@ def shape_words(pixels: np.ndarray) -> str:
     return f"{pixels.shape[1]}×{pixels.shape[0]} {'grey' if pixels.ndim == 2 else 'colour'}"
 
 
+def first_metric(experiment: Experiment) -> str:
+    """The curve shown until a person chooses another."""
+    wanted = {method.compare for method in experiment.methods}
+    return wanted.pop() if len(wanted) == 1 else "psnr"
+
+
 def measurement_words(experiment: Experiment) -> str:
     """What the measurement's picture shows, and its noise; of a measurement of one's own only the former."""
     noise = experiment.noise.describe() if experiment.target_is == "truth" else "your measurement"
@@ -75,6 +81,7 @@ def setup_message(experiment: Experiment, problem: Problem | None, truth: Any, n
         state = "refused" if reason else "ready"
         lanes.append({"id": index, "name": name, "detail": detail, "state": state, "message": reason or ""})
     message: dict[str, Any] = {"v": 1, "type": "setup", "run": "", "seq": 0, "state": "idle", "note": note}
+    message["metric"] = first_metric(experiment)
     message |= {"lanes": lanes, "curves": [], "convention": "" if problem is not None and truth is None else CONVENTION}
     if problem is not None:
         shots = [] if problem.shots is None else [picture_of(shot) for shot in problem.shots[:SHOTS_SHOWN]]
@@ -116,6 +123,7 @@ class Feed:
             "note": race.message,
             "place": place if waiting else None,
             "schedule": race.schedule,
+            "metric": first_metric(self.experiment),
             "eta": race.eta(),
             "elapsed": round(race.elapsed(), 2),
             "lanes": [self._lane(lane, lossless) for lane in race.lanes],

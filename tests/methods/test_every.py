@@ -32,7 +32,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "low-shot": {"pretrain_iterations": 150, "latent_iterations": 60, "joint_iterations": 60, "channels": 8},
 }
 #: The operator each method is tried on, where compressed sensing is not the one to beat.
-TRIED_ON: dict[str, tuple[str, dict[str, Any]]] = {"bicubic": ("super-resolution", {"factor": 2})}
+TRIED_ON: dict[str, tuple[str, dict[str, Any]]] = {
+    "noise-impedance": ("denoising", {}),
+    "bicubic": ("super-resolution", {"factor": 2}),
+}
 #: These are the trivial baselines themselves.
 TRIVIAL = {"adjoint", "pseudo-inverse", "bicubic"}
 
