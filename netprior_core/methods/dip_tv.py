@@ -35,7 +35,9 @@ class DIPTV(Method):
     ADMM: the same with the multiplier b, u = shrink(∇f + b, λ/β), b ← b + ∇f − u, and a fixed β (Cascarano et al. 2021).
 
     The objective shown is that of the first line whatever the mode. Network and optimiser are those of DIP. λ is ours (the
-    papers tune it for each task; their values could not be checked): the default is one that helps a 64×64 image with σ = 25.
+    papers tune it for each task; their values could not be checked): a 64×64 colour crop with σ = 25 and a width of 32 ended
+    at 25.94 dB with 0.02, at 25.67 with 0.05 and at 25.51 without TV after 1200 iterations. u is updated at every step: between
+    updates u holds ∇f at its own past, and ten steps in between cost 0.4 to 1 dB after 800 iterations there.
     """
 
     title: ClassVar[str] = "DIP + TV"
@@ -59,8 +61,8 @@ class DIPTV(Method):
     variation: Literal["anisotropic", "isotropic"] = setting(
         "anisotropic", "Anisotropic: jumps along rows and columns count apart. Isotropic: as one length."
     )
-    penalty: float = setting(8.0, "Penalty β of splitting: how closely ∇f must follow u (at the end).", ge=1e-4, le=1e4, log=True)
-    inner: int = setting(10, "Steps of Adam between updates of u.", ge=1, le=1000, label="Steps before each shrinkage")
+    penalty: float = setting(1.0, "Penalty β of splitting: how closely ∇f must follow u (at the end).", ge=1e-4, le=1e4, log=True)
+    inner: int = setting(1, "Steps of Adam between updates of u.", ge=1, le=1000, label="Steps before each shrinkage")
     learning_rate: float = setting(0.01, "Step size of Adam.", ge=1e-6, le=1.0, log=True)
     jitter: float = setting(1 / 30, "Standard deviation of the noise added to the network's input at each iteration.", ge=0, le=1)
     averaging: float = setting(

@@ -27,7 +27,8 @@ class SelfGuidedDIP(Method):
 
     The released MRI demonstration has Adam 3e-4 for a U-Net and 0.1 for z, z from U[0, 1], α = 2, and 1-norms in place of the
     squares. Here squares as printed, divided by the number m of measurements, and the network of DIP. The size and number of
-    the draws η could not be checked: they are ours, relative to the largest value of z. BatchNorm is over a batch of draws.
+    the draws η could not be checked: they are ours, relative to the largest value of z, as is the step size of z.
+    BatchNorm is over the batch of draws.
     """
 
     title: ClassVar[str] = "Self-guided DIP"
