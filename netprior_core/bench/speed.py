@@ -23,11 +23,15 @@ from netprior_core.problem import Problem
 
 SUMMARY = "seconds of one DIP iteration against a plain float32 eager implementation of the same network, and the quality of both"
 WARM_UP = 5
+TIMED = 14  # iterations of a size that is timed only
+DIFFERENCES = ("difference", "difference_averaged")
+_T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 11: 2.201, 15: 2.131, 19: 2.093}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options besides --quick and --json."""
-    parser.add_argument("--size", type=int, default=128, help="side of the image in pixels")
+    parser.add_argument("--size", type=int, default=128, help="side of the image on which quality is compared too")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512], help="more sides, timed only")
     parser.add_argument("--seeds", type=int, default=5, help="paired runs")
     parser.add_argument("--iterations", type=int, default=300, help="of each run; quality is the mean over the last sixth")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
@@ -45,6 +49,15 @@ def run(options: argparse.Namespace, report: Report) -> None:
     columns = [name for name in rows[0] if name not in ("key", "run")]
     means: dict[str, Any] = {name: statistics.fmean(row[name] for row in rows) for name in columns}
     report.row(run="mean", **means)
+    if len(rows) > 1:  # a 95% interval of the mean, by Student's t
+        half = {n: _T95.get(len(rows) - 1, 2.0) * statistics.stdev(row[n] for row in rows) / len(rows) ** 0.5 for n in DIFFERENCES}
+        report.row(run="± 95%", **half)
+    for more in () if options.quick else options.sizes:
+        key = f"{more}×{more}"
+        found = report.cached(key)
+        if found is None:
+            timed = _paired(more, TIMED, 0, device)
+            report.row(key, run=key, **{name: timed[name] for name in ("ours_ms", "plain_ms", "ratio")})
 
 
 def _paired(size: int, iterations: int, seed: int, device: torch.device) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def test_the_plain_reference_does_the_same_maths() -> None:
 
 
 def test_rows_hold_both_and_their_ratio() -> None:
-    options = argparse.Namespace(quick=False, size=16, seeds=1, iterations=8, device="cpu")
+    options = argparse.Namespace(quick=False, size=16, sizes=[], seeds=1, iterations=8, device="cpu")
     report = Report("speed", {})
     speed.run(options, report)
     row = report.rows[0]
