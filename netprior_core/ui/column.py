@@ -28,6 +28,8 @@ from netprior_core.ui.wire import recording_message, setup_message
 
 SIZES = (32, 64, 128, 256, 512, 1024)
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+#: Two parts of one page drawn anew at the same time trip over each other inside gradio ("dictionary changed size").
+ONE_BY_ONE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "draw"}
 NOTHING = ""  # the empty choice of a lane
 NO_LINK = "Uploaded images cannot be in a link: share the zip of a run instead."
 Changes = dict[Any, Any]
@@ -158,7 +160,7 @@ class Column:
             )
 
     def _render_operator(self) -> None:
-        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_operator.change])
+        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_operator.change], **ONE_BY_ONE)
         def operator_settings(experiment: Experiment | None) -> None:
             if experiment is None:
                 return
@@ -209,7 +211,7 @@ class Column:
                     self._field(experiment, ["mismatch"], field, "mismatch")
 
     def _render_lane(self, lane: int) -> None:
-        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_lanes[lane].change])
+        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_lanes[lane].change], **ONE_BY_ONE)
         def lane_settings(experiment: Experiment | None) -> None:
             if experiment is None or lane >= len(experiment.methods):
                 return
@@ -228,7 +230,7 @@ class Column:
                     gr.Markdown(method.citation, elem_classes="np-citation")
 
     def _render_rules(self) -> None:
-        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_rules.change])
+        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_rules.change], **ONE_BY_ONE)
         def rule_settings(experiment: Experiment | None) -> None:
             if experiment is None:
                 return
