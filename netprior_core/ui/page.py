@@ -18,6 +18,7 @@ from netprior_core.operators import Operator
 from netprior_core.recording import MAX_ZIP_BYTES
 from netprior_core.ui import api, files, learn, results, setup
 from netprior_core.ui.column import QUIET, Column
+from netprior_core.ui.data_axis import DataAxis
 from netprior_core.ui.live import PARTS, live_view
 from netprior_core.ui.say import warn
 from netprior_core.ui.session import App
@@ -27,7 +28,7 @@ from netprior_core.ui.theme import CSS, theme
 from netprior_core.ui.wire import Feed, recorded_frames, setup_message
 
 MAX_FILE_SIZE = MAX_ZIP_BYTES  # of a recording; pictures of more than 20 MB are refused when they are read
-HIDEABLE = (*PARTS, "setup", "results", "learn")
+HIDEABLE = (*PARTS, "setup", "results", "axis", "learn")
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 FIRST_VISIT = ASSETS / "first_visit.zip"
 SETUP_CSS = ASSETS / "setup.css"
@@ -51,10 +52,14 @@ class Page:
                     with gr.Tabs(elem_id="np-tabs"):
                         with gr.Tab("Results") as self.results_tab:
                             self._results()
+                        with gr.Tab("Data axis") as self.axis_tab:
+                            self.axis = DataAxis(self.app)
+                            self.axis.build()
                         with gr.Tab("Learn") as self.learn_tab:
                             tries = self._learn()
             self.column.live = self.live
             self.column.wire(tries)
+            self.axis.wire(self.column.experiment, self.live)
             self._wire(demo)
             api.add(self.app)
         return demo
@@ -100,7 +105,7 @@ class Page:
         finished = [self.table, self.again, self.download, self.sheet]
         run.then(self._finish, [], finished, concurrency_limit=None, **QUIET)
         self.again.click(self._again, [], [self.live], **QUIET)
-        hidden = [self.left, self.results_tab, self.learn_tab]
+        hidden = [self.left, self.results_tab, self.axis_tab, self.learn_tab]
         demo.load(self._load, [], [*self.column.everything(), *hidden], **QUIET)
 
         def unload(request: gr.Request) -> None:
@@ -163,7 +168,12 @@ class Page:
         recorded = None if linked else files.first_visit(FIRST_VISIT)
         parts = [name for name in hide if name in PARTS]
         changes[self.live] = gr.update(value=recorded or changes[self.live], hide=parts)
-        for name, component in (("setup", self.left), ("results", self.results_tab), ("learn", self.learn_tab)):
+        for name, component in (
+            ("setup", self.left),
+            ("results", self.results_tab),
+            ("axis", self.axis_tab),
+            ("learn", self.learn_tab),
+        ):
             changes[component] = gr.update(visible=name not in hide)
         return changes
 

@@ -1,0 +1,169 @@
+"""The data-axis view: PSNR against the number of examples, drawn while it is computed."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from netprior_core import data_axis
+from netprior_core.errors import NetPriorError
+from netprior_core.experiment import Experiment, race_of
+from netprior_core.race import Race
+from netprior_core.ui.say import warn
+from netprior_core.ui.session import App
+from netprior_core.ui.stream import stream
+
+INTRO = (
+    "<p class='np-empty'>How much is an example worth? The target and operator that are set up, solved with no "
+    "examples, then with the first two, five, ten … of the set. Everything else stays the same. A point takes as long "
+    "as learning from its examples does.</p>"
+)
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 260, 52, 20, 16, 44
+
+
+@dataclass(frozen=True)
+class Found:
+    """A point that was computed."""
+
+    shots: int
+    label: str
+    psnr: float
+    seconds: float
+    pixels: np.ndarray
+
+
+class DataAxis:
+    """The tab: a button, a chart, and the reconstruction behind a point."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    def build(self) -> None:
+        """The components."""
+        gr.HTML(INTRO)
+        with gr.Row():
+            self.button = gr.Button("Draw the data axis", scale=0, min_width=200, elem_id="np-axis-run")
+        self.progress = gr.HTML("", elem_id="np-axis-progress")
+        self.chart = gr.HTML("", elem_id="np-axis-chart")
+        self.found = gr.State([])
+        self.choice = gr.Radio([], label="Show the reconstruction of", visible=False, interactive=True, elem_id="np-axis-choice")
+        with gr.Row():
+            common: dict[str, Any] = {
+                "interactive": False,
+                "visible": False,
+                "height": 260,
+                "buttons": ["download"],
+                "format": "png",
+            }
+            common["format"] = "png"
+            self.picture = gr.Image(label="Reconstruction", elem_id="np-axis-picture", **common)
+            self.truth = gr.Image(label="Truth", elem_id="np-axis-truth", **common)
+
+    def wire(self, experiment: gr.State, live: Any) -> None:
+        """Connect the events."""
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        outputs = [live, self.progress, self.chart, self.found, self.choice, self.picture, self.truth, self.button]
+
+        async def draw(now: Experiment | None, request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
+            async for changes in self._draw(now, live, request):
+                yield changes
+
+        self.button.click(draw, [experiment], outputs, concurrency_limit=None, **quiet)
+        self.choice.input(_picture_at, [self.choice, self.found], [self.picture], **quiet)
+
+    async def _draw(self, now: Experiment | None, live: Any, request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
+        if now is None:
+            return
+        try:
+            points = data_axis.points(now)
+        except NetPriorError as error:
+            warn(str(error))
+            return
+        session = self.app.session(request.session_hash)
+        found: list[Found] = []
+        most, again = points[-1].shots, gr.update(interactive=True)
+        yield {self.button: gr.update(interactive=False), self.chart: chart(found, most), self.found: found}
+        for index, point in enumerate(points):
+            race = race_of(point.experiment, dict(session.images), self.app.device, keep_frames=False)
+            run = self.app.start(session, race, point.experiment)
+            async for message in stream(self.app, race, point.experiment, run, None):
+                yield {live: message, self.progress: _words(race, point.label, index, len(points))}
+            lane = race.lanes[0]
+            if lane.state != "finished" or lane.result is None or lane.result.psnr is None:
+                said = lane.message or race.message or "The race was stopped."
+                words = f"<p class='np-empty'>Ended at {html.escape(point.label)}: {html.escape(said)}</p>"
+                yield {self.progress: words, self.button: again}
+                return
+            seconds = lane.prepare_seconds + lane.seconds
+            found = [*found, Found(point.shots, point.label, lane.result.psnr, seconds, lane.result.pixels)]
+            choices = [(f"{one.label}: {one.psnr:.2f} dB", place) for place, one in enumerate(found)]
+            yield {
+                self.chart: chart(found, most),
+                self.found: found,
+                self.choice: gr.update(choices=choices, value=len(found) - 1, visible=True),
+                self.picture: gr.update(value=_enlarged(lane.result.pixels), visible=True),
+                self.truth: gr.update(value=_enlarged(race.truth_picture), visible=True),
+            }
+        yield {self.progress: "<p class='np-empty'>Done. Choose a point to see its reconstruction.</p>", self.button: again}
+
+
+def _words(race: Race, label: str, index: int, total: int) -> str:
+    lane = race.lanes[0]
+    doing = "learning from the examples" if lane.state == "preparing" else "solving" if lane.state == "running" else race.state
+    left = lane.eta()
+    time_left = f", about {left:.0f} s left" if left is not None and not lane.done else ""
+    of = f" {lane.iteration:,} of {lane.total:,}" if lane.total else ""
+    return f"<p class='np-empty'>Point {index + 1} of {total}. {html.escape(label)}: {doing}{of}{time_left}.</p>"
+
+
+def _picture_at(place: int | None, found: Sequence[Found]) -> Any:
+    if place is None or not 0 <= int(place) < len(found):
+        return gr.skip()
+    return gr.update(value=_enlarged(found[int(place)].pixels), label=f"Reconstruction: {found[int(place)].label}")
+
+
+def _enlarged(pixels: np.ndarray | None) -> np.ndarray | None:
+    """Pixels as squares, at least 256 a side."""
+    if pixels is None:
+        return None
+    factor = max(1, 256 // pixels.shape[0])
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def chart(found: Sequence[Found], most: int) -> str:
+    """PSNR against log(1 + S) as an SVG with a table for those who cannot see it."""
+    if not found:
+        return ""
+    low, high = min(p.psnr for p in found), max(p.psnr for p in found)
+    low, high = np.floor(low - 0.5), np.ceil(high + 0.5)
+
+    def x(shots: int) -> float:
+        return float(LEFT + (WIDTH - LEFT - RIGHT) * np.log1p(shots) / np.log1p(max(most, 1)))
+
+    def y(psnr: float) -> float:
+        return float(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (psnr - low) / (high - low))
+
+    lines = []
+    step = max(1, round((high - low) / 5))
+    for tick in np.arange(low, high + 1, step):
+        lines.append(f"<line class='grid' x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{y(tick):.1f}' y2='{y(tick):.1f}'/>")
+        lines.append(f"<text x='{LEFT - 8}' y='{y(tick) + 4:.1f}' text-anchor='end'>{tick:.0f}</text>")
+    lines += [f"<text x='{x(p.shots):.1f}' y='{HEIGHT - BOTTOM + 18}' text-anchor='middle'>{p.shots}</text>" for p in found]
+    path = " ".join(f"{'M' if i == 0 else 'L'}{x(p.shots):.1f} {y(p.psnr):.1f}" for i, p in enumerate(found))
+    dots = "".join(
+        f"<circle cx='{x(p.shots):.1f}' cy='{y(p.psnr):.1f}' r='4'><title>{html.escape(p.label)}: {p.psnr:.2f} dB</title></circle>"
+        for p in found
+    )
+    words = f"<text x='{WIDTH - RIGHT}' y='{HEIGHT - 6}' text-anchor='end'>number of examples S (0: untrained)</text>"
+    words += f"<text x='{LEFT}' y='11'>PSNR, dB</text>"
+    rows = "".join(f"<tr><th scope='row'>{p.shots}</th><td>{p.psnr:.2f}</td><td>{p.seconds:.1f}</td></tr>" for p in found)
+    table = f"<table class='np-hidden'><tr><th>examples</th><th>PSNR, dB</th><th>seconds</th></tr>{rows}</table>"
+    return (
+        f"<svg class='np-axis' viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='PSNR against the number of examples'>"
+        f"{''.join(lines)}<path d='{path}'/>{dots}{words}</svg>{table}"
+    )
