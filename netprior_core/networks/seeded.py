@@ -41,6 +41,9 @@ def _initialise(layer: nn.Module, generator: torch.Generator, scheme: Scheme) ->
             else:
                 layer.weight.fill_(1.0)
             layer.bias.zero_()
+    elif isinstance(layer, nn.GroupNorm) and layer.affine:
+        layer.weight.fill_(1.0)
+        layer.bias.zero_()
     elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
         # Fan-in by PyTorch's convention: the second weight axis times the kernel, for transposed convolutions too.
         bound = 1 / math.sqrt(layer.weight[0].numel())
