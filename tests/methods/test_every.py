@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "aseqdip": {"iterations": 80, "channels": 16, "learning_rate": 0.01},
     "deep-decoder": {"iterations": 100, "channels": 16},
     "siren": {"iterations": 100, "width": 32, "layers": 4, "learning_rate": 3e-3, "omega": 10.0},
+    "edip": {"start": "random", "iterations": 60, "learning_rate": 0.003, "clip": 1e3},
     "low-shot": {"pretrain_iterations": 150, "latent_iterations": 60, "joint_iterations": 60, "channels": 8},
 }
 #: The operator each method is tried on, where compressed sensing is not the one to beat.

@@ -1,0 +1,214 @@
+"""Supervised pre-training of Educated DIP (Barbano et al. 2021, step 1): min over θ of Σ ‖f(A†y_i; θ) − x_i‖²."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from netprior_core import priors
+from netprior_core.bench import machine
+from netprior_core.compute import choose
+from netprior_core.device import pick_device
+from netprior_core.errors import InvalidSettings
+from netprior_core.methods.edip import RECIPE, SHIPPED_NETWORK, key_of_task
+from netprior_core.metrics import psnr
+from netprior_core.networks.edip import EducatedUNet
+from netprior_core.networks.seeded import seeded
+from netprior_core.training._cards import write_readme
+from netprior_core.training._edip_pairs import Pairs, Patches, Phantoms
+
+SUMMARY = "pre-train Educated DIP on generated phantoms or on patches and write checkpoints/edip-TASK.safetensors"
+
+#: Share of the steps in which the step size rises to its peak.
+RISING = 0.1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("--task", choices=("tomography", "patches"), default="tomography", help="which prior")
+    parser.add_argument("--data", type=Path, help="folder with a zip of photographs (patches only)")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of Adam in the whole cycle of the step size")
+    parser.add_argument("--minutes", type=float, default=60.0, help="stop after so long; --resume goes on")
+    parser.add_argument("--resume", type=Path, help="file with the state of a run: kept there, and gone on from when it is there")
+    parser.add_argument("--save-minutes", type=float, default=3.0, help="between two saves, each with a validation")
+    parser.add_argument(
+        "--learning-rate", type=float, default=2e-3, help="peak of the cycle (published: 5e-4, with forty times the steps)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=priors.CHECKPOINTS, help="folder for the file")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train until the steps or the minutes are used up; saves on the way."""
+    device = pick_device(options.device)
+    task = Phantoms(device, options.seed) if options.task == "tomography" else Patches(device, options.data, options.seed)
+    trainer = Trainer(task, device, steps=options.steps, learning_rate=options.learning_rate, seed=options.seed)
+    if options.resume is not None and options.resume.exists():
+        trainer.resume(options.resume)
+        print(f"goes on after step {trainer.step} of {trainer.steps}", flush=True)
+    start = saved = time.perf_counter()
+    while trainer.step < trainer.steps and time.perf_counter() - start < 60 * options.minutes:
+        trainer.advance()
+        now = time.perf_counter()
+        if now - saved > 60 * options.save_minutes and trainer.step < trainer.steps:
+            _keep(trainer, options)
+            saved = time.perf_counter()
+    _keep(trainer, options)
+
+
+def _keep(trainer: Trainer, options: argparse.Namespace) -> None:
+    found = trainer.validate()
+    print(f"step {trainer.step} of {trainer.steps}, {trainer.seconds / 60:.1f} min: {found}", flush=True)
+    if options.resume is not None:
+        trainer.keep(options.resume)
+    data = " --data DIR" if options.task == "patches" else ""
+    command = f"python -m netprior_core train edip --task {options.task}{data} --steps {trainer.steps} --minutes 600"
+    priors.save(options.out / f"edip-{options.task}.safetensors", trainer.tensors(), trainer.card(command))
+    write_readme(options.out)
+
+
+class Trainer:
+    """The network, Adam, the curve so far, and how many steps were done: all that a run needs to go on exactly.
+
+    The pairs and the step size are functions of the step alone: the step size rises along a cosine to ``learning_rate`` over the
+    first tenth of the steps and falls along another to zero ("OneCycle", Smith & Topin 2019).
+    """
+
+    def __init__(
+        self,
+        task: Phantoms | Patches,
+        device: torch.device,
+        *,
+        steps: int,
+        learning_rate: float = 2e-3,
+        seed: int = 0,
+        network: dict[str, Any] | None = None,
+    ) -> None:
+        self.task, self.steps, self.learning_rate, self.seed = task, steps, learning_rate, seed
+        self.settings = SHIPPED_NETWORK if network is None else network
+        self.compute = choose("auto", device)
+        self.network = self.compute.module(seeded(lambda: EducatedUNet(**self.settings), seed))
+        self.adam = torch.optim.Adam(self.network.parameters(), lr=learning_rate, fused=True)
+        self.step, self.seconds = 0, 0.0
+        self.curve: list[list[float]] = []
+        self.metrics: dict[str, Any] = {}
+        self._validation: dict[str, Pairs] | None = None
+
+    def rate(self) -> float:
+        """The step size of the step to come."""
+        share = self.step / self.steps
+        if share < RISING:
+            return self.learning_rate * (0.04 + 0.96 * (1 - math.cos(math.pi * share / RISING)) / 2)
+        return self.learning_rate * (1 + math.cos(math.pi * (share - RISING) / (1 - RISING))) / 2
+
+    def advance(self) -> None:
+        """One step of Adam."""
+        start = time.perf_counter()
+        for group in self.adam.param_groups:
+            group["lr"] = self.rate()
+        z, x = self.task.batch(self.step)
+        loss = (self.network(self.compute.activations(z)) - x).square().mean()
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.adam.step()
+        self.step += 1
+        self.seconds += time.perf_counter() - start
+
+    @torch.no_grad()
+    def validate(self) -> str:
+        """PSNR over the held-out pairs, before and after the network, into the curve and the metrics; in words."""
+        if self._validation is None:
+            self._validation = self.task.validation()
+        words, means = [], []
+        for name, (z, x) in self._validation.items():
+            found = torch.cat([self.network(self.compute.activations(part)) for part in z.split(4)])
+            before, after = psnr(z, x).mean().item(), psnr(found, x).mean().item()
+            self.metrics[f"{name}, dB"] = f"{before:.2f} → {after:.2f}"
+            words.append(f"{name} {before:.2f} → {after:.2f}")
+            means.append(after)
+        self.curve.append([round(self.seconds / 60, 1), self.step, round(sum(means) / len(means), 2)])
+        return "; ".join(words)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The weights under the names of the shipped file."""
+        return {f"network.{name}": value.contiguous() for name, value in self.network.state_dict().items()}
+
+    def card(self, command: str) -> dict[str, Any]:
+        """What the shipped file says of itself."""
+        known = machine()
+        where = known["gpu"] or f"{known['cores']}-core CPU, {known['threads']} thread" + ("s" if known["threads"] > 1 else "")
+        curve = ", ".join(f"{decibels:.2f} dB after {minutes:g} min" for minutes, _, decibels in _thinned(self.curve))
+        done = "" if self.step >= self.steps else f" (of {self.steps} planned: cut short)"
+        return {
+            "key": key_of_task(self.task.name),
+            "recipe": RECIPE,
+            "method": "edip",
+            "title": f"Educated DIP: {self.task.name}",
+            "network": f"U-Net, {self.settings['scales']} scales of {self.settings['width']} channels, one grey channel at a time",
+            "shape": ["1", "any height", "any width"],
+            "settings": self.settings,
+            "data": self.task.data,
+            "terms": self.task.terms,
+            "steps": f"{self.step}{done}",
+            "seed": self.seed,
+            "seconds": round(self.seconds),
+            "machine": where,
+            "command": command,
+            "metrics": {**self.metrics, "mean on held-out pairs": curve, "on": f"{where}, shared with other work"},
+            "curve": self.curve,
+        }
+
+    def keep(self, path: Path) -> None:
+        """Write the state, exact, as safetensors; all or nothing."""
+        tensors = {f"network.{name}": value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
+        for i, parameter in enumerate(self.network.parameters()):
+            for name, value in self.adam.state.get(parameter, {}).items():
+                tensors[f"adam.{i}.{name}"] = value.detach().cpu().contiguous()
+        about = {"task": self.task.name, "step": self.step, "seconds": self.seconds, "curve": self.curve, "seed": self.seed}
+        about["settings"] = self.settings
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file(tensors, str(partial), metadata={"state": json.dumps(about)})
+        partial.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a state. Raises InvalidSettings when it is not one, or of another task, seed or network."""
+        try:
+            with safe_open(path, framework="pt", device="cpu") as file:
+                about = json.loads((file.metadata() or {})["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, OSError, KeyError, ValueError):
+            raise InvalidSettings(f"{path.name} is not the state of a training run.") from None
+        mine = {"task": self.task.name, "seed": self.seed, "settings": json.loads(json.dumps(self.settings))}
+        for name, value in mine.items():
+            if about.get(name) != value:
+                raise InvalidSettings(f"{path.name} belongs to a run with another {name}: {about.get(name)}, not {value}.")
+        self.network.load_state_dict({n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")})
+        for i, parameter in enumerate(self.network.parameters()):
+            known = {n.split(".", 2)[2]: v for n, v in tensors.items() if n.startswith(f"adam.{i}.")}
+            if known:
+                kept = {
+                    n: v if n == "step" and self.compute.device.type == "cpu" else v.to(parameter.device) for n, v in known.items()
+                }
+                self.adam.state[parameter] = {
+                    n: v if n == "step" else v.contiguous(memory_format=self.compute.memory_format) if v.ndim == 4 else v
+                    for n, v in kept.items()
+                }
+        self.step, self.seconds, self.curve = about["step"], about["seconds"], about["curve"]
+
+
+def _thinned(curve: list[list[float]], most: int = 8) -> list[list[float]]:
+    """At most so many points, the first and the last among them."""
+    if len(curve) <= most:
+        return curve
+    return [curve[round(i * (len(curve) - 1) / (most - 1))] for i in range(most)]
