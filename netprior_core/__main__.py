@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--out", type=Path, help="folder for the recording (a name ending in .zip makes a zip)")
     run.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     run.add_argument(
-        "--seeds", type=int, default=1, choices=range(1, 65), metavar="N", help="networks per method, as one batch (at most 64)"
+        "--seeds", type=int, choices=range(1, 65), metavar="N", help="runs of each method (at most 64; else as the experiment says)"
     )
     _add_modules(commands, words, "train", "netprior_core.training", "make a shipped checkpoint again")
     _add_modules(commands, words, "bench", "netprior_core.bench", "paper tables and speed")

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -92,6 +93,12 @@ def load(path: Path) -> Prior:
     return Prior(tensors, card)
 
 
+def card_of(path: Path) -> dict[str, Any]:
+    """The card of a file, without its tensors. Raises MissingPrior."""
+    with _opened(path) as file:
+        return _card(path, file.metadata())
+
+
 def find(key: str) -> Prior | None:
     """The prior of this key from the cache, else from the shipped checkpoints, else None. Unusable files count as absent."""
     cached = cache_folder() / f"{key}.safetensors"
@@ -105,6 +112,42 @@ def find(key: str) -> Prior | None:
                     os.utime(path)  # the least recently used goes first
                 return prior
     return None
+
+
+def named(name: str) -> Prior:
+    """The prior that goes by this name: a shipped file's stem, or the key of one in the cache. Raises MissingPrior."""
+    if not re.fullmatch(r"[a-z0-9-]{1,80}", name):
+        raise MissingPrior("A prior's name has lower-case letters, digits and dashes only.")
+    for folder in (CHECKPOINTS, cache_folder()):
+        if (folder / f"{name}.safetensors").is_file():
+            return load(folder / f"{name}.safetensors")
+    raise MissingPrior(f"The prior '{name}' is not here. Choose another one, or upload its file again.")
+
+
+def title_of(name: str) -> str:
+    """What a person calls the prior of this name."""
+    try:
+        return str(named(name).card.get("title", name))[:80]
+    except MissingPrior:
+        return name
+
+
+def adopt(data: bytes) -> str:
+    """Put the file of a prior, given by a person, into the cache, and return its name. Raises MissingPrior when it is none."""
+    if len(data) > MAX_FILE_BYTES:
+        raise MissingPrior(f"This prior is larger than {MAX_FILE_BYTES >> 20} MiB, the most that is opened.")
+    name = "own-" + hashlib.sha256(data).hexdigest()[:32]
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            path = Path(place) / "given.safetensors"
+            path.write_bytes(data)
+            load(path)
+            os.replace(path, folder / f"{name}.safetensors")
+    except OSError as error:
+        raise MissingPrior(f"The prior could not be kept ({error.strerror or 'the disk refused'}).") from None
+    return name
 
 
 def remember(key: str, tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from threading import Event
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -26,6 +27,7 @@ class Problem:
     noise: the noise model; noise_std: its standard deviation in units of ``y``, None when unknown.
     shape: ``(C, H, W)`` of the image; C is 1 or 3; images are in [0, 1].
     shots: the example images, ``(S, C, H, W)`` in [0, 1], or None.
+    enough: set by the person who has seen enough of the preparation: it is to end now, and what there is is used.
     """
 
     measurement: torch.Tensor
@@ -35,6 +37,7 @@ class Problem:
     noise_std: float | None
     shape: Shape
     shots: torch.Tensor | None = None
+    enough: Event = field(default_factory=Event, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:

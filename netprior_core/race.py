@@ -70,6 +70,7 @@ class Race:
         self.truth_picture: np.ndarray | None = None
         self.shot_pictures: list[np.ndarray] = []
         self.shots_total = 0
+        self.shots_tensor: torch.Tensor | None = None  # the examples, on the CPU: what a learned prior is found by
         self.version = 0
         self.touched = time.monotonic()
         self.started_at = self.ended_at = 0.0
@@ -98,6 +99,11 @@ class Race:
     def step(self) -> None:
         """Ask for one iteration of every lane, then a pause."""
         self._pause, self._single = True, self._single + 1
+
+    def enough(self) -> None:
+        """End whatever is being prepared, and solve with it as it is."""
+        if self._problem is not None:
+            self._problem.enough.set()
 
     @property
     def done(self) -> bool:
@@ -198,6 +204,7 @@ class Race:
         if problem.shots is not None:
             self.shot_pictures = [picture_of(shot) for shot in problem.shots[:SHOTS_SHOWN]]
             self.shots_total = len(problem.shots)
+            self.shots_tensor = problem.shots.cpu()
         self.rule_notes = {rule.kind: reason for rule in self.rules if (reason := rule.refuses(problem))}
         rules = [rule for rule in self.rules if rule.kind not in self.rule_notes]
         given, twin = problem, None

@@ -48,7 +48,5 @@ SETUPS: Mapping[str, Mapping[str, Any]] = {
     "coffee": _setup({"kind": "super-resolution", "factor": 4}, 2, _dip(150, **SHARP), BICUBIC),
     "camera": _setup({"kind": "inpainting", "keep": 0.2}, 5, _dip(150, **SHARP), ADJOINT),
     "portrait": _setup({"kind": "inpainting", "pattern": "box", "box_size": 0.25}, 2, _dip(150, **SHARP), ADJOINT),
-    "mri": _setup(
-        {"kind": "fourier", "pattern": "cartesian", "acceleration": 4}, 2, _dip(200, **SHARP), CS_DIP, ADJOINT, size=64
-    ),
+    "mri": _setup({"kind": "fourier", "pattern": "cartesian", "acceleration": 4}, 2, _dip(200, **SHARP), CS_DIP, ADJOINT, size=64),
 }

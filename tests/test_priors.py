@@ -149,3 +149,19 @@ def test_the_card_is_readable_json_in_the_header(tmp_path: Path) -> None:
     data = path.read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     assert json.loads(header["__metadata__"]["card"])["credit"] == "naïve σ"
+
+
+def test_a_prior_given_by_a_person_is_checked_before_it_is_kept(cache: Path, tmp_path: Path) -> None:
+    path = priors.save(tmp_path / "mine.safetensors", {"w": torch.ones(2)}, {**CARD, "title": "Mine"})
+    name = priors.adopt(path.read_bytes())
+    assert torch.equal(priors.named(name).tensors["w"], torch.ones(2))
+    assert priors.title_of(name) == "Mine"
+    assert sorted(p.name for p in cache.iterdir()) == [f"{name}.safetensors"]
+    for bad in (b"", b"not a prior", pickle.dumps({"w": 1}), path.read_bytes()[:-3]):
+        with pytest.raises(MissingPrior):
+            priors.adopt(bad)
+    assert sorted(p.name for p in cache.iterdir()) == [f"{name}.safetensors"]
+    for name in ("../mine", "Mine", "", "a/b"):
+        with pytest.raises(MissingPrior, match="lower-case"):
+            priors.named(name)
+    assert priors.title_of("gone") == "gone"

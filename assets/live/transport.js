@@ -20,6 +20,7 @@ function wireTransport(view) {
   press("pause", () => control(view, view.state.state === "paused" ? "resume" : "pause"));
   press("step", () => control(view, "step"));
   press("stop", () => control(view, "stop"));
+  press("enough", () => control(view, "enough"));
   press("live", () => seek(view, null));
   refs.slider.addEventListener("input", () => {
     const value = Number(refs.slider.value);
@@ -125,6 +126,8 @@ function updateTransport(view) {
   refs.pause.disabled = !live || busy || state.state === "waiting";
   refs.step.disabled = !paused || busy;
   refs.stop.disabled = !live || (busy && view.pending !== "run");
+  refs.enough.hidden = !live || !state.lanes.some((lane) => lane.state === "preparing");
+  refs.enough.disabled = busy;
   setText(refs.pauseText, paused ? "Resume" : "Pause");
   refs.pauseIcon.setAttribute("d", paused ? PLAY_ICON : PAUSE_ICON);
   if (focused?.disabled && [refs.run, refs.pause, refs.step, refs.stop].includes(focused)) {

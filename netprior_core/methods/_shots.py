@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from netprior_core.networks.dcgan import DCGAN
 from netprior_core.networks.seeded import seeded
 from netprior_core.problem import Shape, Step, to_signed, to_unit
 
+#: A long training keeps its state so often.
+KEEP_EVERY = 500
+
 ShotLoss = Literal["l2", "mmd"]
 
 
@@ -24,6 +27,7 @@ class Pretrained:
 
     weights: dict[str, torch.Tensor]
     latents: torch.Tensor
+    channels: int = 0  # width of the generator, where it is not the method's own setting
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """As named in a prior's file."""
@@ -60,11 +64,15 @@ def pretrain(
     kernel_width: float,
     seed: int,
     title: str = "Low-shot",
+    enough: Callable[[], bool] = lambda: False,
+    resume: Mapping[str, Any] | None = None,
+    keep: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Generator[Step, None, Pretrained]:
     """Fit latents and weights to the shots ``(S, C, H, W)`` in [0, 1]; yields a step an iteration, with all shots as drawn now.
 
     l2: min over θ and z_1…z_S of (1/S) Σ ‖G(z_i + ε_i; θ) − x_i‖² (eq. 4). mmd: eq. 5, see :func:`mmd`. ``jitter`` is the standard
-    deviation of ε, fresh at each iteration (0 as published); ``batch`` shots are visited at a time (0: all).
+    deviation of ε, fresh at each iteration (0 as published); ``batch`` shots are visited at a time (0: all). It ends early once
+    ``enough()``. ``keep`` is given the state every KEEP_EVERY iterations, from which ``resume`` goes on exactly.
     Raises Unsolvable when the loss stops being a number.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -75,7 +83,16 @@ def pretrain(
     adam = torch.optim.Adam([*network.parameters(), z], lr=learning_rate, fused=True)
     drawn = torch.full_like(shots, 0.5, device=compute.device)
     size = count if batch <= 0 else min(batch, count)
-    for iteration in range(1, iterations + 1):
+    first = 1
+    if resume is not None:
+        network.load_state_dict(resume["network"])
+        with torch.no_grad():
+            z.copy_(resume["z"])
+        adam.load_state_dict(resume["adam"])
+        generator.set_state(resume["generator"])
+        first = int(resume["iteration"]) + 1
+    iteration, objective = first - 1, torch.zeros((), device=compute.device)
+    for iteration in range(first, iterations + 1):
         inputs, targets = z, truth
         index = None
         if size < count:
@@ -92,9 +109,14 @@ def pretrain(
         adam.step()
         now = to_unit(images.detach())
         drawn = now if index is None else drawn.index_copy(0, index, now)
+        if keep is not None and iteration % KEEP_EVERY == 0:
+            state = {"network": network.state_dict(), "z": z.detach(), "adam": adam.state_dict()}
+            keep({**state, "generator": generator.get_state(), "iteration": iteration})
         yield Step(iteration, iterations, "prepare", drawn, None, objective.detach()[None], "pre-training")
+        if enough():
+            break
     images = settle(network, compute.activations(z.detach()))
-    yield Step(iterations, iterations, "prepare", to_unit(images), None, objective.detach()[None], "pre-trained")
+    yield Step(iteration, iterations, "prepare", to_unit(images), None, objective.detach()[None], "pre-trained")
     weights = {name: _as_kept(value) for name, value in network.state_dict().items()}
     return Pretrained(weights, _as_kept(z))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -64,6 +64,12 @@ class LowShot(Method):
     }
 
     kind: Literal["low-shot"] = "low-shot"
+    prior: str = setting(
+        "",
+        "A prior that was learned before, in place of your examples: one of those shipped, or a file of yours.",
+        max_length=80,
+        widget="prior",
+    )
     loss: ShotLoss = setting(
         "l2", "l2: each latent draws its example. mmd: the drawn images as a set resemble the examples.", main=True
     )
@@ -90,6 +96,12 @@ class LowShot(Method):
     precision: Precision = precision_setting()
 
     def accepts(self, problem: Problem) -> str | None:
+        if self.prior:
+            try:
+                self._chosen(problem.shape)
+            except MissingPrior as error:
+                return str(error)
+            return None
         reason = super().accepts(problem)
         if reason is not None:
             return reason
@@ -121,8 +133,10 @@ class LowShot(Method):
     def _batch(self, count: int) -> int:
         return 0 if self.batch >= count else self.batch
 
-    def pretraining(self, shots: torch.Tensor, compute: Compute) -> Generator[Step, None, Pretrained]:
-        """The prepare steps of pre-training on ``shots``; returns the network."""
+    def pretraining(
+        self, shots: torch.Tensor, compute: Compute, *, enough: Callable[[], bool] = lambda: False, **state: Any
+    ) -> Generator[Step, None, Pretrained]:
+        """The prepare steps of pre-training on ``shots``; returns the network. ``state`` is ``resume`` and ``keep`` of pretrain."""
         examples = self.examples(shots)
         steps = pretrain(
             examples,
@@ -137,6 +151,8 @@ class LowShot(Method):
             kernel_width=self.kernel_width,
             seed=self.pretrain_seed,
             title=self.title,
+            enough=enough,
+            **state,
         )
         while True:
             try:
@@ -159,10 +175,14 @@ class LowShot(Method):
         }
 
     def _prepare(self, problem: Problem, seed: int) -> Generator[Step, None, Pretrained]:
+        compute = choose(self.precision, problem.device)
+        if self.prior:
+            chosen = self._chosen(problem.shape)
+            yield from self._shown(chosen, problem.shape, compute)
+            return chosen
         shots = problem.shots
         assert shots is not None
         key = self.key(shots)
-        compute = choose(self.precision, problem.device)
         found = self._found(key, problem.shape, len(self.examples(shots)))
         if found is not None:
             network = self._network(found, problem.shape, compute)
@@ -171,12 +191,41 @@ class LowShot(Method):
             n = self.pretrain_iterations
             yield Step(n, n, "prepare", drawn, None, None, "cached", {"note": "These examples were learned before."})
             return found
-        trained = yield from self.pretraining(shots, compute)
+        trained = yield from self.pretraining(shots, compute, enough=problem.enough.is_set)
+        if problem.enough.is_set():  # not what the key stands for
+            return trained
         note = priors.remember(key, trained.tensors(), self.card(shots))
         if note is not None:
             n = self.pretrain_iterations
             yield Step(n, n, "prepare", None, None, None, "pre-trained", {"note": note})
         return trained
+
+    def _shown(self, trained: Pretrained, shape: Shape, compute: Compute) -> Iterator[Step]:
+        """What a chosen prior remembers: some of its examples as it draws them."""
+        network = self._network(trained, shape, compute)
+        with torch.no_grad():
+            drawn = to_unit(network(compute.activations(trained.latents[:25])))
+        yield Step(1, 1, "prepare", drawn, None, None, "cached", {"note": f"Starts from the prior {self._name()}."})
+
+    def _name(self) -> str:
+        return priors.title_of(self.prior)
+
+    def _chosen(self, shape: Shape) -> Pretrained:
+        """The prior that was chosen. Raises MissingPrior when it is not there or draws other images."""
+        prior = priors.named(self.prior)
+        wanted = tuple(prior.card.get("shape", ()))
+        if prior.card.get("network") != "DCGAN" or wanted != tuple(shape):
+            have, want = ("×".join(map(str, s)) for s in (wanted, shape))
+            raise MissingPrior(
+                f"{self.title}: the prior {self._name()} draws images of {have or 'another kind'} and the image is {want}. "
+                "Change size and channels, or choose another prior."
+            )
+        latents = prior.tensors.pop("latents", None)
+        settings = prior.card.get("settings", {})
+        if latents is None or latents.ndim != 2:
+            raise MissingPrior(f"{self.title}: the prior {self._name()} holds no latents.")
+        weights = {name.removeprefix("network."): value for name, value in prior.tensors.items()}
+        return Pretrained(weights, latents, channels=int(settings.get("channels", self.channels)))
 
     def _found(self, key: str, shape: Shape, count: int) -> Pretrained | None:
         """The network of this key from the cache or the shipped checkpoints; None when there is none that fits."""
@@ -191,13 +240,18 @@ class LowShot(Method):
         return Pretrained({name.removeprefix("network."): value for name, value in prior.tensors.items()}, latents)
 
     def _network(self, prepared: Pretrained, shape: Shape, compute: Compute) -> torch.nn.Module:
-        network = self._blank(shape)
-        network.load_state_dict(prepared.weights)
+        network = self._blank(shape, int(prepared.latents.shape[1]), prepared.channels or self.channels)
+        try:
+            network.load_state_dict(prepared.weights)
+        except RuntimeError as error:
+            raise MissingPrior(
+                f"{self.title}: the prior does not fit this network: {str(error).splitlines()[-1].strip()}"
+            ) from None
         return compute.module(network).eval()
 
-    def _blank(self, shape: Shape) -> torch.nn.Module:
+    def _blank(self, shape: Shape, latent: int = 0, channels: int = 0) -> torch.nn.Module:
         with torch.device("meta"):  # without drawing weights that are replaced at once
-            network = build(shape, self.latent, self.channels)
+            network = build(shape, latent or self.latent, channels or self.channels)
         return network.to_empty(device="cpu")
 
     def _solve(self, problem: Problem, seed: int, prepared: Pretrained) -> Iterator[Step]:

@@ -1,9 +1,10 @@
-"""Low-shot priors of the embedded sets: pre-trains on a set's shots exactly as the app would live, and keeps the result."""
+"""Low-shot priors: of the embedded sets, exactly as the app would learn them live, and of collections of images in a folder."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from netprior_core.noise import GaussianNoise
 from netprior_core.operators import Operator
 from netprior_core.problem import Problem
 from netprior_core.training._cards import write_readme
+from netprior_core.training._collections import COLLECTIONS
 
-SUMMARY = "pre-train the low-shot priors of embedded sets and write checkpoints/lowshot-SET.safetensors"
+SUMMARY = "pre-train low-shot priors on the shots of embedded sets, or on the first images of a collection in --data"
 
 #: Sets whose priors are shipped; all files together stay below 4 MiB in fp16.
 SHIPPED = ("faces", "coins", "histology", "phantoms")
@@ -32,13 +34,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     known = [found.key for found in examples.sets() if found.n_shots]
     parser.add_argument("--set", nargs="*", default=list(SHIPPED), choices=known, help="embedded sets (default: all shipped)")
+    parser.add_argument("--data", type=Path, help="folder with a collection's zip; needs --collection")
+    parser.add_argument(
+        "--collection", choices=list(COLLECTIONS), help="train on the first --shots images of it instead of embedded sets"
+    )
+    parser.add_argument("--shots", type=int, default=10, help="number of examples; smaller numbers are subsets of larger ones")
+    parser.add_argument("--loss", choices=("l2", "mmd"), default="mmd")
+    parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--iterations", type=int, default=50_000)
+    parser.add_argument("--batch", type=int, default=0, help="examples at a time; 0: all")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--resume", action="store_true", help="go on from the state kept beside the file")
     parser.add_argument("--out", type=Path, default=priors.CHECKPOINTS, help="folder for the files")
     parser.add_argument("--targets", type=int, default=4, help="held-out targets measured for the card")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Pre-train and write each set, with its card."""
+    """Pre-train and write each set, or the collection, with its card."""
+    if options.collection:
+        path = train_collection(options)
+        print(f"{path.name}: {path.stat().st_size / 2**20:.2f} MiB")
+        write_readme(options.out)
+        return
     for name in options.set:
         path = train(name, options.out, targets=options.targets, device=pick_device(options.device))
         print(f"{path.name}: {path.stat().st_size / 2**20:.2f} MiB")
@@ -76,6 +94,65 @@ def train(name: str, folder: Path, *, targets: int, device: torch.device) -> Pat
     if targets:
         card["metrics"] |= _held_out(method, found.targets()[:targets], shots, trained)
         priors.save(path, trained.tensors(), card)
+    print(f"{name}: {card['metrics']}", flush=True)
+    return path
+
+
+def train_collection(options: argparse.Namespace) -> Path:
+    """Pre-train on the first images of a collection as the paper does; keeps its state, resumes, writes the file at the end."""
+    collection, device = COLLECTIONS[options.collection], pick_device(options.device)
+    shots = collection.images(options.data, range(options.shots), options.size)
+    first = collection.first_held_out
+    targets = collection.images(options.data, range(first, first + options.targets), options.size)
+    method = LowShot.preset(
+        "as published",
+        loss=options.loss,
+        channels=options.channels,
+        pretrain_iterations=options.iterations,
+        batch=options.batch,
+        tv_weight=LowShot().tv_weight,
+    )
+    name = f"{options.collection}-{options.shots}-{options.loss}"
+    path = options.out / f"lowshot-{name}.safetensors"
+    state_file = options.out / f"lowshot-{name}.state"
+    state = torch.load(state_file, map_location=device, weights_only=True) if options.resume and state_file.exists() else None
+    before = float(state["seconds"]) if state else 0.0
+    curve: list[list[float]] = list(state["curve"]) if state else []
+    start, shown = time.perf_counter(), 0.0
+
+    def keep(now: Mapping[str, Any]) -> None:
+        partial = state_file.with_suffix(".partial")
+        torch.save({**now, "seconds": before + time.perf_counter() - start, "curve": curve}, partial)
+        partial.replace(state_file)
+
+    stream = method.pretraining(shots, choose(method.precision, device), resume=state, keep=keep)
+    while True:
+        try:
+            step = next(stream)
+        except StopIteration as stop:
+            trained = stop.value
+            break
+        if step.iteration % (options.iterations // 20 or 1) == 0 and step.output is not None and step.phase == "pre-training":
+            curve.append([step.iteration, round(psnr(step.output.cpu(), shots).mean().item(), 2)])
+        if (now := time.perf_counter()) - shown > 20:
+            shown = now
+            print(f"{name}: {step.iteration} of {step.total}, {before + now - start:.0f} s, {curve[-1:]}", flush=True)
+    command = f"train lowshot --collection {options.collection} --shots {options.shots} --loss {options.loss}"
+    command += f" --channels {options.channels} --iterations {options.iterations} --batch {options.batch} --data DIR"
+    card: dict[str, Any] = {
+        **method.card(shots),
+        "name": f"lowshot-{name}",
+        "title": f"{collection.title}, {options.shots} shots, {options.loss}",
+        "data": f"{collection.title}: images 1 to {options.shots} of {collection.archive}",
+        "terms": collection.terms,
+        "command": f"python -m netprior_core {command}",
+        "seconds": round(before + time.perf_counter() - start),
+        "key": method.key(shots),
+        "curve_of_shots_psnr": curve,
+    }
+    card["metrics"] = _held_out(method, targets, shots, trained) if options.targets else {"psnr_of_targets": None}
+    priors.save(path, trained.tensors(), card)
+    state_file.unlink(missing_ok=True)
     print(f"{name}: {card['metrics']}", flush=True)
     return path
 

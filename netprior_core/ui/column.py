@@ -242,6 +242,9 @@ class Column:
     def _field(self, experiment: Experiment, path: list[str | int], field: Any, key: str) -> None:
         settings: Any = getattr(experiment, str(path[0]))
         settings = settings if len(path) == 1 else settings[path[1]]
+        if field.widget == "prior":
+            self._prior(experiment, path, field, key)
+            return
         component = control(field, getattr(settings, field.name), key)
         if component is None:
             return
@@ -269,6 +272,33 @@ class Column:
         inputs = [component, self.experiment, self.nonce]
         listener = component.upload if isinstance(component, gr.File) else component.input  # type: ignore[attr-defined]
         listener(changed, inputs, outputs, trigger_mode="always_last", **QUIET)
+
+    def _prior(self, experiment: Experiment, path: list[str | int], field: Any, key: str) -> None:
+        """Which prior a method starts from: learned from the examples, shipped, or a file of the user's."""
+        lane = int(path[1])
+        value = getattr(experiment.methods[lane], field.name)
+        choices = [("learn from the examples", ""), *setup.prior_choices(experiment.methods[lane].kind, value)]
+        chooser = gr.Dropdown(
+            choices, value=value, label=field.label, info=field.help, filterable=False, interactive=True, elem_id=f"np-{key}-prior"
+        )
+        given = gr.File(
+            label="Open a prior (.safetensors)",
+            file_types=[".safetensors"],
+            type="filepath",
+            height=76,
+            elem_id=f"np-{key}-prior-file",
+        )
+
+        def changed(name: str, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            return self._renew(now, nonce, lambda: setup.change(now, [*path, field.name], name or ""), request)
+
+        def opened(file: str | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            if file is None:
+                return gr.skip()
+            return self._renew(now, nonce, lambda: setup.change(now, [*path, field.name], files.adopt_prior(file)), request)
+
+        chooser.input(changed, [chooser, self.experiment, self.nonce], self.everything(), trigger_mode="always_last", **QUIET)
+        given.upload(opened, [given, self.experiment, self.nonce], self.everything(), **QUIET)
 
     def _mask_editor(self, experiment: Experiment) -> None:
         editor = gr.ImageEditor(

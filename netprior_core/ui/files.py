@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from netprior_core import examples
+from netprior_core import examples, priors
 from netprior_core.arrays import encode, load_npy
 from netprior_core.errors import BadImage, InvalidSettings, NetPriorError
 from netprior_core.experiment import MAX_SHOTS, Experiment, UploadedArray, UploadedImage, target_image
 from netprior_core.frames import picture_of
 from netprior_core.images import read_upload, sha256_of
+from netprior_core.methods.lowshot import LowShot
 from netprior_core.race import Race
 from netprior_core.recording import (
     MAX_ARRAY_BYTES,
@@ -94,6 +96,25 @@ def _bytes(path: str, limit: int) -> bytes:
     if file.stat().st_size > limit:
         raise InvalidSettings(f"{file.name[:80]} is larger than {limit / 2**20:.2g} MB, which is the most that can be used here.")
     return file.read_bytes()
+
+
+def adopt_prior(path: str) -> str:
+    """The name of an uploaded prior, kept for this and later runs. Raises MissingPrior when it is none."""
+    return priors.adopt(_bytes(path, priors.MAX_FILE_BYTES))
+
+
+def priors_of(session: Session, race: Race, experiment: Experiment) -> list[str]:
+    """The priors that a run learned from its examples, as files to download."""
+    found = []
+    for lane, method in zip(race.lanes, experiment.methods, strict=True):
+        if lane.state != "finished" or not isinstance(method, LowShot) or method.prior or race.shots_tensor is None:
+            continue
+        kept = priors.cache_folder() / f"{method.key(race.shots_tensor)}.safetensors"
+        if kept.is_file():
+            target = session.scratch() / f"prior-{lane.index + 1}.safetensors"
+            shutil.copyfile(kept, target)
+            found.append(str(target))
+    return found
 
 
 def mask_of(value: Any, size: int) -> str | None:

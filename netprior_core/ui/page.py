@@ -71,6 +71,12 @@ class Page:
             self.download = gr.DownloadButton(
                 "Download everything (zip)", interactive=False, elem_id="np-download", scale=0, min_width=240
             )
+        self.learned = gr.File(
+            label="Priors learned from your examples: open one again under a low-shot method's settings",
+            interactive=False,
+            visible=False,
+            elem_id="np-learned",
+        )
         self.sheet = gr.Image(
             label="Contact sheet",
             interactive=False,
@@ -102,7 +108,7 @@ class Page:
 
     def _wire(self, demo: gr.Blocks) -> None:
         run = self.live.submit(self._run, [self.column.experiment], [self.live], concurrency_limit=None, **QUIET)
-        finished = [self.table, self.again, self.download, self.sheet]
+        finished = [self.table, self.again, self.download, self.sheet, self.learned]
         run.then(self._finish, [], finished, concurrency_limit=None, **QUIET)
         self.again.click(self._again, [], [self.live], **QUIET)
         hidden = [self.left, self.results_tab, self.axis_tab, self.learn_tab]
@@ -133,17 +139,19 @@ class Page:
         session = self.app.session(request.session_hash)
         race, experiment = session.race, session.experiment
         if race is None or experiment is None or not race.done:
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            return (gr.skip(),) * 5
         table, again = results.table(race, experiment), gr.update(interactive=True)
         try:
             archive, sheet = files.save(session, race, experiment)
+            learned = files.priors_of(session, race, experiment)
         except OSError as error:
             gr.Warning(
                 f"The zip could not be written: {error.strerror}. Make room on the disk, then press “Show this run again” "
                 "and run once more; the results stay on the page."
             )
-            return table, again, gr.update(interactive=False), gr.update(visible=False)
-        return table, again, gr.update(value=archive, interactive=True), gr.update(value=sheet, visible=True)
+            return table, again, gr.update(interactive=False), gr.update(visible=False), gr.update(visible=False)
+        files_made = gr.update(value=archive, interactive=True), gr.update(value=sheet, visible=True)
+        return table, again, *files_made, gr.update(value=learned or None, visible=bool(learned))
 
     def _again(self, request: gr.Request) -> Any:
         """The tab's last run back in the live view, after the set-up was changed."""

@@ -95,11 +95,11 @@ class App:
 
 
 def control(app: App, run: str, action: str) -> dict[str, object]:
-    """Pause, resume, step or stop a run. Only sets flags: the worker acts on them between two steps."""
+    """Pause, resume, step or stop a run, or end its preparation. Only sets flags: the worker acts on them between two steps."""
     race = app.find(run)
     if race is None or race.done:
         return {"ok": False, "message": "This run has ended."}
-    actions = {"pause": race.pause, "resume": race.resume, "step": race.step, "stop": race.stop}
+    actions = {"pause": race.pause, "resume": race.resume, "step": race.step, "stop": race.stop, "enough": race.enough}
     if action not in actions:
         return {"ok": False, "message": "Unknown action."}
     actions[action]()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from netprior_core import examples
-from netprior_core.errors import InvalidSettings
+from netprior_core import examples, priors
+from netprior_core.errors import InvalidSettings, MissingPrior
 from netprior_core.experiment import MAX_LANES, Experiment, UploadedArray, UploadedImage, parse
 from netprior_core.methods import Method
 from netprior_core.operators import Operator
@@ -70,6 +71,19 @@ def with_operator(experiment: Experiment, kind: str) -> Experiment:
 def with_noise(experiment: Experiment, kind: str) -> Experiment:
     """Another noise model, at its defaults."""
     return change(experiment, ["noise"], {"kind": kind})
+
+
+def prior_choices(kind: str, chosen: str) -> list[tuple[str, str]]:
+    """(title, name) of the shipped priors that carry a name for a kind of method, and of the one chosen."""
+    found = []
+    for path in sorted(priors.CHECKPOINTS.glob(f"{kind.replace('-', '')}-*.safetensors")):
+        with contextlib.suppress(MissingPrior):
+            card = priors.card_of(path)
+            if card.get("name") == path.stem:
+                found.append((str(card.get("title", path.stem))[:80], path.stem))
+    if chosen and chosen not in [name for _, name in found]:
+        found.append((f"your file: {priors.title_of(chosen)}", chosen))
+    return found
 
 
 def with_rules(experiment: Experiment, kinds: Sequence[str]) -> Experiment:

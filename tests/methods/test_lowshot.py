@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 from netprior_core import priors
 from netprior_core.compute import choose
+from netprior_core.methods import _shots
 from netprior_core.methods._shots import Pretrained, build, mmd, settle
 from netprior_core.methods.lowshot import LowShot
 from netprior_core.metrics import psnr
@@ -141,3 +144,58 @@ def test_key_does_not_depend_on_the_device_chosen() -> None:
     shots = torch.rand(2, 1, 16, 16)
     assert LowShot(precision="float32").key(shots) == LowShot(precision="bfloat16").key(shots)
     assert choose("float32", "cpu").dtype == torch.float32
+
+
+def test_learned_enough_solves_with_what_there_is_and_keeps_nothing(make_problem: Any) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    method = LowShot(**TINY)
+    prepared, solved = 0, 0
+    for step in method.solve(problem, seeds=[0]):
+        prepared += step.stage == "prepare"
+        solved += step.stage == "solve"
+        if prepared == 10:
+            problem.enough.set()
+    assert prepared == 11  # the tenth, then the examples as they are drawn at the end
+    assert solved == TINY["latent_iterations"] + TINY["joint_iterations"]
+    assert priors.find(method.key(problem.shots)) is None
+
+
+def test_a_prior_of_ones_own_needs_no_examples(make_problem: Any, tmp_path: Path) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    method = LowShot(**TINY)
+    learned = _run(method, problem)
+    kept = priors.cache_folder() / f"{method.key(problem.shots)}.safetensors"
+    name = priors.adopt(kept.read_bytes())
+    again = LowShot(**{**TINY, "channels": 32, "latent": 128}, prior=name)  # the file knows its own width
+    bare = replace(problem, shots=None)
+    assert again.accepts(bare) is None
+    steps = _run(again, bare)
+    assert steps[0][:2] == ("prepare", "cached")
+    assert "Starts from the prior" in steps[0][4]["note"]
+    assert torch.equal(steps[-1][3], learned[-1][3])  # type: ignore[arg-type]
+    other, _ = make_problem("compressed-sensing", ratio=0.2, channels=1)
+    assert "3×32×32" in (again.accepts(other) or "")
+    assert "not here" in (LowShot(prior="own-nothing").accepts(bare) or "")
+    assert "lower-case" in (LowShot(prior="../../etc/passwd").accepts(bare) or "")
+
+
+def test_training_resumes_exactly(make_problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_shots, "KEEP_EVERY", 6)
+    problem, _ = make_problem("denoising")
+    method, compute = LowShot(**{**TINY, "pretrain_iterations": 15, "batch": 3}, precision="float32"), choose("float32", "cpu")
+    states: list[Any] = []
+
+    def trained(**state: Any) -> Pretrained:
+        stream = method.pretraining(problem.shots, compute, **state)
+        while True:
+            try:
+                next(stream)
+            except StopIteration as stop:
+                found: Pretrained = stop.value
+                return found
+
+    whole = trained(keep=lambda state: states.append(copy.deepcopy(dict(state))))
+    assert [state["iteration"] for state in states] == [6, 12]
+    rest = trained(resume=states[0])
+    assert torch.equal(rest.latents, whole.latents)
+    assert all(torch.equal(rest.weights[name], value) for name, value in whole.weights.items())

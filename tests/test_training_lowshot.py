@@ -1,0 +1,60 @@
+"""Training low-shot priors on a collection: nested subsets, cards, and what the app finds."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from netprior_core import priors
+from netprior_core.errors import InvalidSettings
+from netprior_core.training import lowshot
+from netprior_core.training._collections import COLLECTIONS, Collection
+
+
+@pytest.fixture
+def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(tmp_path / "few.zip", "w") as archive:
+        for i in range(8):
+            buffer = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(buffer, "PNG")
+            archive.writestr(f"few/{i:03}.png", buffer.getvalue())
+    monkeypatch.setitem(COLLECTIONS, "few", Collection("few.zip", "A few", "free", 3, 6, (2, 0, 22, 20)))
+    return tmp_path
+
+
+def _options(data: Path, *more: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    lowshot.add_arguments(parser)
+    small = ["--size", "16", "--channels", "4", "--iterations", "4", "--targets", "1", "--device", "cpu"]
+    return parser.parse_args(["--collection", "few", "--data", str(data), "--out", str(data / "out"), *small, *more])
+
+
+def test_smaller_numbers_of_shots_are_subsets(collection: Path) -> None:
+    few = COLLECTIONS["few"]
+    assert torch.equal(few.images(collection, range(3), 16), few.images(collection, range(5), 16)[:3])
+    with pytest.raises(InvalidSettings, match=r"few\.zip"):
+        few.images(collection / "elsewhere", range(1), 16)
+    with pytest.raises(InvalidSettings, match="--data"):
+        few.images(None, range(1), 16)
+
+
+@pytest.mark.parametrize("loss", ["l2", "mmd"])
+def test_a_file_with_a_card_is_written_and_found_by_name(collection: Path, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lowshot.run(_options(collection, "--shots", "3", "--loss", loss))
+    monkeypatch.setattr(priors, "CHECKPOINTS", collection / "out")
+    card = priors.named(f"lowshot-few-3-{loss}").card
+    assert card["shots"] == 3
+    assert card["terms"] == "free"
+    assert card["curve_of_shots_psnr"][-1][0] == 4
+    assert f"--loss {loss}" in card["command"]
+    assert str(collection) not in str(card)
+    assert "few-3" in (collection / "out" / "README.md").read_text()
+    assert list((collection / "out").glob("*.state")) == []
