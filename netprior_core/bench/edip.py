@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -42,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--level", type=float, default=5.0, help="noise in %% of mean |y|")
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--runs", type=int, default=5, help="random starts of DIP, whose median curve counts")
-    parser.add_argument("--learning-rates", type=float, nargs="*", default=[1e-4, 1e-3], help="of DIP; EDIP has 1e-4")
+    parser.add_argument("--learning-rates", type=float, nargs="*", default=[1e-4, 1e-3], help="of DIP: each is tried")
+    parser.add_argument("--edip-learning-rate", type=float, default=1e-4, help="of EDIP")
+    parser.add_argument("--pictures", type=int, default=0, help="only so many pictures; 0 takes all")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
 
 
@@ -56,12 +59,16 @@ def run(options: argparse.Namespace, report: Report) -> None:
     print(f"steady: median of the last third; rise: first iteration within {WITHIN} dB of DIP's steady PSNR.")
     rows: list[dict[str, Any]] = []
     for name, truth in pictures(size, options.data):
-        if options.quick and rows:
+        if rows and len(rows) >= len(rates) * (1 if options.quick else options.pictures or math.inf):
             break
         problem = _problem(truth.to(device), options.views, options.level)
         for rate in rates:
             key = f"{name}, {rate:g}"
-            rows.append(report.cached(key) or report.row(key, image=name, **_compare(problem, truth, iterations, runs, rate)))
+            found = report.cached(key)
+            if found is None:
+                compared = _compare(problem, truth, iterations, runs, rate, options.edip_learning_rate)
+                found = report.row(key, image=name, **compared)
+            rows.append(found)
     for rate in rates:
         same = [row for row in rows if row["dip_rate"] == rate]
         means: dict[str, Any] = {name: statistics.fmean(row[name] for row in same) for name in AVERAGED}
@@ -99,7 +106,7 @@ def _problem(truth: torch.Tensor, views: int, level: float) -> Problem:
     return Problem(y, model, operator, noise, noise.std(y), shape)
 
 
-def _compare(problem: Problem, truth: torch.Tensor, iterations: int, runs: int, rate: float) -> dict[str, Any]:
+def _compare(problem: Problem, truth: torch.Tensor, iterations: int, runs: int, rate: float, edip_rate: float) -> dict[str, Any]:
     truth = truth.to(problem.device)
     start = time.perf_counter()
     dips, results = [], []
@@ -108,7 +115,8 @@ def _compare(problem: Problem, truth: torch.Tensor, iterations: int, runs: int, 
         dips.append(curve)
         results.append(result)
     dip_seconds = (time.perf_counter() - start) / runs
-    edip, result = _curve(EducatedDIP(iterations=iterations), problem, truth, 0)  # no seed changes it
+    educated = EducatedDIP(iterations=iterations, learning_rate=edip_rate)
+    edip, result = _curve(educated, problem, truth, 0)  # no seed changes it
     dip = [statistics.median(values) for values in zip(*dips, strict=True)]
     goal = steady(dip)
     rises = rise_time(dip, goal), rise_time(edip, goal)

@@ -71,7 +71,8 @@ def _keep(trainer: Trainer, options: argparse.Namespace) -> None:
     if options.resume is not None:
         trainer.keep(options.resume)
     data = " --data DIR" if options.task == "patches" else ""
-    command = f"python -m netprior_core train edip --task {options.task}{data} --steps {trainer.steps} --minutes 600"
+    rate = f" --learning-rate {trainer.learning_rate:g} --seed {trainer.seed} --minutes 600"
+    command = f"python -m netprior_core train edip --task {options.task}{data} --steps {trainer.steps}{rate}"
     priors.save(options.out / f"edip-{options.task}.safetensors", trainer.tensors(), trainer.card(command))
     write_readme(options.out)
 
