@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from netprior_core.noise import Noise
 
 LANCZOS_STEPS = 96
+#: Lanczos keeps a vector a step: on large images it takes fewer of them, never more than this.
+LANCZOS_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +163,8 @@ class LinearModel(ForwardModel):
         generator = torch.Generator().manual_seed(0)
         start = torch.randn((1, *self.shape), generator=generator, dtype=torch.float32).to(self.device, self.dtype)
         with torch.no_grad():
-            return largest_eigenvalue(self._normal, start) ** 0.5
+            steps = max(8, min(LANCZOS_STEPS, LANCZOS_BYTES // (self.n * start.element_size())))
+            return largest_eigenvalue(self._normal, start, steps) ** 0.5
 
     @abstractmethod
     def _adjoint(self, y: torch.Tensor) -> torch.Tensor: ...
