@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from shared import experiment_of
 
 from netprior_core import data_axis
 from netprior_core.errors import InvalidSettings
-from netprior_core.experiment import build
-from netprior_core.ui.data_axis import Found, chart
+from netprior_core.experiment import build, race_of
+from netprior_core.methods.lowshot import LowShot
+from netprior_core.ui.data_axis import Found, _walk_sheet, chart
 
 
 def test_points_differ_in_the_examples_alone() -> None:
@@ -59,3 +62,24 @@ def test_the_chart_has_a_point_and_a_row_for_each() -> None:
     assert drawn.count("<tr>") == 4
     assert "<b>" not in drawn
     assert chart([], 10) == ""
+
+
+def test_a_walk_goes_from_one_remembered_example_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETPRIOR_CACHE", str(tmp_path))
+    experiment = experiment_of(methods=[{"kind": "low-shot", "channels": 8, "pretrain_iterations": 60, "latent_iterations": 1}])
+    (method,) = experiment.methods
+    assert isinstance(method, LowShot)
+    with pytest.raises(InvalidSettings, match="not learned yet"):
+        _walk_sheet(experiment, method, {}, 1, 2)
+    race = race_of(experiment, {}).run()
+    assert race.lanes[0].state == "finished"
+    trained = method.learned(race.shots_tensor, experiment.shape)
+    assert trained is not None
+    walk = method.walk(trained, experiment.shape, 0, 2, steps=5)
+    assert walk.shape == (5, 1, 32, 32)
+    back = method.walk(trained, experiment.shape, 2, 0, steps=5)
+    assert torch.allclose(walk, back.flip(0), atol=0.02)
+    assert not torch.allclose(walk[0], walk[-1], atol=0.02)
+    assert _walk_sheet(experiment, method, {}, 1, 3).shape == (128, 8 * 128)
+    with pytest.raises(InvalidSettings, match="from 1 to 8"):
+        _walk_sheet(experiment, method, {}, 1, 9)

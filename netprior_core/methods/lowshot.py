@@ -200,6 +200,24 @@ class LowShot(Method):
             yield Step(n, n, "prepare", None, None, None, "pre-trained", {"note": note})
         return trained
 
+    def learned(self, shots: torch.Tensor | None, shape: Shape) -> Pretrained | None:
+        """The network that these settings stand for, if it was chosen, learned before or shipped; None when it is still to be learned.
+
+        Raises MissingPrior when the chosen prior is not there or draws other images.
+        """
+        if self.prior:
+            return self._chosen(shape)
+        return None if shots is None or len(shots) < 1 else self._found(self.key(shots), shape, len(self.examples(shots)))
+
+    def walk(self, trained: Pretrained, shape: Shape, start: int, end: int, steps: int = 8) -> torch.Tensor:
+        """Images ``(steps, C, H, W)`` in [0, 1] along the line from one example's latent ẑ_start to another's; on the CPU."""
+        compute = choose(self.precision, "cpu")
+        network = self._network(trained, shape, compute)
+        share = torch.linspace(0, 1, steps)[:, None]
+        z = (1 - share) * trained.latents[start] + share * trained.latents[end]
+        with torch.no_grad():
+            return to_unit(network(compute.activations(z)))
+
     def _shown(self, trained: Pretrained, shape: Shape, compute: Compute) -> Iterator[Step]:
         """What a chosen prior remembers: some of its examples as it draws them."""
         network = self._network(trained, shape, compute)

@@ -11,8 +11,11 @@ import gradio as gr
 import numpy as np
 
 from netprior_core import data_axis
-from netprior_core.errors import NetPriorError
-from netprior_core.experiment import Experiment, race_of
+from netprior_core.compute import apart
+from netprior_core.errors import InvalidSettings, NetPriorError
+from netprior_core.experiment import Experiment, race_of, shot_images
+from netprior_core.frames import picture_of
+from netprior_core.methods.lowshot import LowShot
 from netprior_core.race import Race
 from netprior_core.ui.say import warn
 from netprior_core.ui.session import App
@@ -64,6 +67,25 @@ class DataAxis:
             self.picture = gr.Image(label="Reconstruction", elem_id="np-axis-picture", **common)
             self.truth = gr.Image(label="Truth", elem_id="np-axis-truth", **common)
 
+        gr.HTML("<h3>What the network remembers</h3>", elem_classes="np-heading")
+        gr.HTML(
+            "<p class='np-empty'>A low-shot prior gives every example a latent <i>z</i>. On the way from one to another it "
+            "draws pictures that were never shown to it: this is what it takes to be a picture of the class.</p>"
+        )
+        with gr.Row():
+            number: dict[str, Any] = {"precision": 0, "minimum": 1, "maximum": 200, "interactive": True, "min_width": 120}
+            self.first = gr.Number(1, label="From example", elem_id="np-walk-from", **number)
+            self.last = gr.Number(2, label="To example", elem_id="np-walk-to", **number)
+            self.walk = gr.Button("Walk", scale=0, min_width=120, elem_id="np-walk")
+        self.steps = gr.Image(
+            label="From one example to another",
+            interactive=False,
+            visible=False,
+            buttons=["download"],
+            format="png",
+            elem_id="np-walk-steps",
+        )
+
     def wire(self, experiment: gr.State, live: Any) -> None:
         """Connect the events."""
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -74,7 +96,23 @@ class DataAxis:
                 yield changes
 
         self.button.click(draw, [experiment], outputs, concurrency_limit=None, **quiet)
+        self.walk.click(self._walk, [experiment, self.first, self.last], [self.steps], **quiet)
         self.choice.input(_picture_at, [self.choice, self.found], [self.picture], **quiet)
+
+    def _walk(self, now: Experiment | None, first: float | None, last: float | None, request: gr.Request) -> Any:
+        """A sheet of the walk, or a warning that says what is missing."""
+        method = next((m for m in now.methods if isinstance(m, LowShot)), None) if now is not None else None
+        if now is None or method is None:
+            warn("There is no low-shot method in the set-up: choose one, or a set whose set-up has one.")
+            return gr.skip()
+        try:
+            sheet = apart(
+                _walk_sheet, now, method, dict(self.app.session(request.session_hash).images), int(first or 1), int(last or 2)
+            )
+        except NetPriorError as error:
+            warn(str(error))
+            return gr.skip()
+        return gr.update(value=sheet, visible=True)
 
     async def _draw(self, now: Experiment | None, live: Any, request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
         if now is None:
@@ -112,6 +150,18 @@ class DataAxis:
         yield {self.progress: "<p class='np-empty'>Done. Choose a point to see its reconstruction.</p>", self.button: again}
 
 
+def _walk_sheet(now: Experiment, method: LowShot, images: dict[str, Any], first: int, last: int) -> np.ndarray:
+    """The pictures of a walk side by side, enlarged."""
+    trained = method.learned(shot_images(now, images), now.shape)
+    if trained is None:
+        raise InvalidSettings("These examples were not learned yet with these settings: press Run once, then walk.")
+    count = len(trained.latents)
+    if not (1 <= first <= count and 1 <= last <= count):
+        raise InvalidSettings(f"This prior remembers {count} examples: choose numbers from 1 to {count}.")
+    drawn = method.walk(trained, now.shape, first - 1, last - 1)
+    return np.concatenate([_enlarged(picture_of(image), 128) for image in drawn], axis=1)
+
+
 def _words(race: Race, label: str, index: int, total: int) -> str:
     lane = race.lanes[0]
     doing = "learning from the examples" if lane.state == "preparing" else "solving" if lane.state == "running" else race.state
@@ -127,11 +177,11 @@ def _picture_at(place: int | None, found: Sequence[Found]) -> Any:
     return gr.update(value=_enlarged(found[int(place)].pixels), label=f"Reconstruction: {found[int(place)].label}")
 
 
-def _enlarged(pixels: np.ndarray | None) -> np.ndarray | None:
-    """Pixels as squares, at least 256 a side."""
+def _enlarged(pixels: np.ndarray | None, side: int = 256) -> np.ndarray | None:
+    """Pixels as squares, at least ``side`` a side if they were smaller."""
     if pixels is None:
         return None
-    factor = max(1, 256 // pixels.shape[0])
+    factor = max(1, side // pixels.shape[0])
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
