@@ -1,0 +1,243 @@
+"""MetaDIP and MetaSIREN: networks whose start was learned, so that few steps of gradient descent suffice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+
+from netprior_core import priors
+from netprior_core.compute import Precision, choose, precision_setting
+from netprior_core.errors import MissingPrior
+from netprior_core.methods._common import due, finite, squares
+from netprior_core.methods.base import Method
+from netprior_core.networks.metadip import MetaUNet, noise_map, picture
+from netprior_core.networks.seeded import seeded
+from netprior_core.networks.siren import Siren, coordinates
+from netprior_core.operators.base import ForwardModel
+from netprior_core.problem import Problem, Step
+from netprior_core.settings import setting
+
+#: Part of every key: raised when the meaning of the weights changes, so that older files are not found any more.
+RECIPE = 1
+#: Inner loop, in training and here: total variation, momentum, steps that are differentiated.
+TV_WEIGHT, MOMENTUM, LEARNED_STEPS = 0.03, 0.9, 20
+#: |d| is smoothed to √(d² + δ²) − δ inside the total variation, so that it can be differentiated twice.
+TV_ROUNDING = 0.01
+#: Fields that stand for typical differences of pictures when an operator's gain is measured.
+GAIN_PROBES = 4
+
+Trained = Literal["faces σ = 25 (as published)", "mixed"]
+Start = Literal["meta-learned", "random"]
+
+
+def key(kind: str, trained: str) -> str:
+    """Under which a checkpoint is found."""
+    return priors.key_of(method=kind, trained=trained, recipe=RECIPE)
+
+
+def gain(model: ForwardModel) -> float:
+    """‖A(x + d) − A(x)‖² / ‖d‖², averaged over a few smooth d around a grey x: by how much the operator amplifies differences.
+
+    One for denoising, nearly one for compressed sensing with entries N(0, 1/m), m/n for inpainting. The data term is divided by
+    it and by n, so that one set of step sizes suits every operator, whatever its scale; for denoising and inpainting that is
+    the mean over the m measurements. It depends on A alone.
+    """
+    channels, height, width = model.shape
+    generator = torch.Generator().manual_seed(0)
+    total = 0.0
+    with torch.no_grad():
+        grey = torch.full((1, channels, height, width), 0.5, device=model.device, dtype=model.dtype)
+        base = model.forward(grey)
+        for _ in range(GAIN_PROBES):
+            d = torch.zeros(1, channels, height, width)
+            for side in (2, 4, 8):
+                coarse = torch.randn((1, channels, side, side), generator=generator) * 0.2 / side**0.5
+                d += F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
+            d = d.to(grey)
+            total += float(squares(model.forward(grey + d) - base).sum() / squares(d).sum())
+    return max(total / GAIN_PROBES, 1e-12)
+
+
+def inner_loss(image: torch.Tensor, forward: Callable[[torch.Tensor], torch.Tensor], y: torch.Tensor, scale: float) -> torch.Tensor:
+    """‖A f − y‖² / scale + λ TV(f)/n, scale being n times the operator's :func:`gain`; a scalar."""
+    down, across = image[..., 1:, :] - image[..., :-1, :], image[..., :, 1:] - image[..., :, :-1]
+    variation = sum((d.square() + TV_ROUNDING**2).sqrt().sum() for d in (down, across))
+    return squares(forward(image) - y).sum() / scale + TV_WEIGHT / image.numel() * variation
+
+
+@torch.no_grad()
+def inner_step(
+    weights: Sequence[torch.Tensor], velocity: Sequence[torch.Tensor], slopes: Sequence[torch.Tensor], rates: Sequence[float]
+) -> None:
+    """One step of the inner loop, in place: v ← μ v + g; θ ← θ − α v, with a rate α for each tensor."""
+    torch._foreach_mul_(list(velocity), MOMENTUM)
+    torch._foreach_add_(list(velocity), list(slopes))
+    torch._foreach_add_(list(weights), torch._foreach_mul(list(velocity), [-rate for rate in rates]))
+
+
+@dataclass
+class Fit:
+    """A network to fit: its weights, what draws the picture, and the rates of each step and tensor ``(steps, tensors or 1)``."""
+
+    module: torch.nn.Module
+    draw: Callable[[], torch.Tensor]
+    rates: torch.Tensor
+
+    def rates_of(self, step: int) -> list[float]:
+        """The rates of the step-th update, from 0: after the learned steps the last ones are held."""
+        row = self.rates[min(step, len(self.rates) - 1)].tolist()
+        count = sum(1 for _ in self.module.parameters())
+        return row if len(row) == count else row * count
+
+
+def descend(problem: Problem, fit: Fit, iterations: int, title: str) -> Iterator[Step]:
+    """The inner loop as steps: iteration k shows f(θ_k), from the start k = 0 on."""
+    weights = list(fit.module.parameters())
+    velocity = [torch.zeros_like(w) for w in weights]
+    scale = gain(problem.model) * problem.model.n
+    for iteration in range(iterations + 1):
+        image = fit.draw()
+        loss = inner_loss(image, problem.model.forward, problem.measurement, scale)
+        if iteration == 0 or due(iteration, iterations):
+            finite(loss, title, iteration)
+        if iteration < iterations:
+            inner_step(weights, velocity, torch.autograd.grad(loss, weights), fit.rates_of(iteration))
+        output = image.detach()
+        step = Step(iteration, iterations, "solve", output, output, loss.detach()[None])
+        yield step
+    yield replace(step, stage="result", info={"returns": iterations})
+
+
+def shipped(kind: str, trained: str) -> priors.Prior:
+    """The learned start. Raises MissingPrior, in words, when its file is not there."""
+    found = priors.find(key(kind, trained))
+    if found is None:
+        raise MissingPrior(f"The learned weights '{trained}' are not in the checkpoints folder.")
+    return found
+
+
+def _refusal(kind: str, title: str, trained: str) -> str | None:
+    if key(kind, trained) in priors.shipped():
+        return None
+    try:
+        shipped(kind, trained)
+    except MissingPrior as error:
+        return f"{title}: {error} Get the file, choose another start, or train it: python -m netprior_core train {kind}."
+    return None
+
+
+class MetaDIP(Method):
+    """MetaDIP: a UNet whose start was meta-learned on denoising, so that 50 steps do what takes DIP a thousand, for any operator.
+
+    Minimises ‖A f(z; θ) − y‖² / (n g) + λ TV(f) / n over θ by gradient descent with momentum from the learned θ₀, with a learned
+    rate for each of the first 20 steps and each tensor of weights; after that the last rates are held (the paper differentiates 20
+    steps, takes 50, and does not say). g is the operator's gain: 1 for denoising, so that one setting serves every operator. No
+    averaging of outputs. A grey image is the mean of the network's three channels.
+
+    z is part of the checkpoint: a noise map, repeated on larger images, beside Fourier features with wavelengths in pixels. The
+    result does not depend on the seed, unless the start is random.
+
+    "as published": θ₀ from denoising faces at σ = 25. "mixed" is ours: several operators, noise levels, faces and natural patches.
+    """
+
+    title: ClassVar[str] = "MetaDIP"
+    family: ClassVar[str] = "Meta-learned"
+    order: ClassVar[int] = 50
+    citation: ClassVar[str] = (
+        "K. Zhang, M. Xie, M. Gor, Y. Chen, Y. Zhou, C. Metzler, MetaDIP: Accelerating Deep Image Prior with Meta Learning, 2022"
+    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "as published": {},
+        "mixed": {"trained": "mixed"},
+        "untrained, as a control": {"start": "random"},
+        "continued": {"iterations": 1000},
+    }
+
+    kind: Literal["metadip"] = "metadip"
+    iterations: int = setting(50, "Stop after so many steps of gradient descent.", ge=1, le=10_000, main=True, log=True)
+    trained: Trained = setting("faces σ = 25 (as published)", "What the start was learned from.", label="Learned from", main=True)
+    start: Start = setting("meta-learned", "random: the same network and rates with untrained weights, as a control.", main=True)
+    precision: Precision = precision_setting()
+
+    def accepts(self, problem: Problem) -> str | None:
+        return super().accepts(problem) or _refusal(self.kind, self.title, self.trained)
+
+    def suited(self, operator: Any) -> MetaDIP:
+        return self
+
+    def _solve(self, problem: Problem, seed: int, prepared: Any) -> Iterator[Step]:
+        compute = choose(self.precision, problem.device)
+        channels, height, width = problem.shape
+        prior = shipped(self.kind, self.trained)
+        generator = torch.Generator().manual_seed(seed)
+        network = seeded(lambda: unet(prior.card), generator)
+        if self.start == "meta-learned":
+            prior.load_into(network)
+        else:
+            network.noise.copy_(noise_map(len(network.noise), generator))
+        network = compute.module(network)
+        z = compute.activations(network.input(height, width))
+        fit = Fit(network, lambda: picture(network(z), channels, height, width), prior.tensors["rates"].exp())
+        yield from descend(problem, fit, self.iterations, self.title)
+
+
+def unet(card: Mapping[str, Any]) -> MetaUNet:
+    """The UNet that a card describes. Raises MissingPrior when it describes none."""
+    widths = card.get("widths")
+    if not isinstance(widths, list) or not 2 <= len(widths) <= 7 or not all(isinstance(w, int) and 0 < w <= 512 for w in widths):
+        raise MissingPrior("The prior's card does not say how wide its network is.")
+    return MetaUNet(widths)
+
+
+class MetaSIREN(Method):
+    """MetaSIREN: a coordinate network with a meta-learned start, the same recipe as MetaDIP's but with one fixed rate.
+
+    f maps the coordinates of a pixel, in [0, 1), to its colour, with sines for activations; the image is f + 1/2. The start was
+    learned on denoising faces at σ = 25. The paper found that learning the rates too made the training of this network diverge.
+    It is the weaker prior: little in it ties the colours of neighbouring pixels together.
+    """
+
+    title: ClassVar[str] = "MetaSIREN"
+    family: ClassVar[str] = "Meta-learned"
+    order: ClassVar[int] = 51
+    citation: ClassVar[str] = (
+        "M. Tancik, B. Mildenhall, T. Wang, D. Schmidt, P. Srinivasan, J. Barron, R. Ng, "
+        "Learned Initializations for Optimizing Coordinate-Based Neural Representations, CVPR 2021; as in MetaDIP (2022)"
+    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"as published": {}, "untrained, as a control": {"start": "random"}}
+
+    kind: Literal["metasiren"] = "metasiren"
+    iterations: int = setting(50, "Stop after so many steps of gradient descent.", ge=1, le=10_000, main=True, log=True)
+    start: Start = setting("meta-learned", "random: the same network with untrained weights, as a control.", main=True)
+
+    def accepts(self, problem: Problem) -> str | None:
+        return super().accepts(problem) or _refusal(self.kind, self.title, "faces σ = 25")
+
+    def suited(self, operator: Any) -> MetaSIREN:
+        return self
+
+    def _solve(self, problem: Problem, seed: int, prepared: Any) -> Iterator[Step]:
+        channels, height, width = problem.shape
+        prior = shipped(self.kind, "faces σ = 25")
+        generator = torch.Generator().manual_seed(seed)
+        network = siren(prior.card, generator)
+        if self.start == "meta-learned":
+            prior.load_into(network)
+        network.to(problem.device)
+        grid = coordinates(height, width, signed=False).to(problem.device)
+        fit = Fit(network, lambda: picture(network(grid) + 0.5, channels, height, width), prior.tensors["rates"].exp())
+        yield from descend(problem, fit, self.iterations, self.title)
+
+
+def siren(card: Mapping[str, Any], generator: torch.Generator) -> Siren:
+    """The SIREN that a card describes, untrained. Raises MissingPrior when it describes none."""
+    width, layers, omega = card.get("width"), card.get("layers"), card.get("omega")
+    if not (isinstance(width, int) and isinstance(layers, int) and 0 < width <= 1024 and 2 <= layers <= 12):
+        raise MissingPrior("The prior's card does not say how wide its network is.")
+    network = seeded(lambda: Siren(3, layers=layers, width=width, omega=float(omega or 30)), generator)
+    network.initialise(generator, zero_bias=True)
+    return network

@@ -1,0 +1,254 @@
+"""The outer loop: Adam on tasks, validated now and then, saved so that it can go on exactly where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from netprior_core import priors
+from netprior_core.device import pick_device
+from netprior_core.errors import InvalidSettings
+from netprior_core.methods.metadip import LEARNED_STEPS, MOMENTUM, RECIPE, TV_WEIGHT, Fit, inner_loss, inner_step, key
+from netprior_core.networks.metadip import picture
+from netprior_core.training._cards import write_readme
+from netprior_core.training._meta import Task, clipped, drawing, through
+from netprior_core.training._meta_data import VALIDATED_AT, Measured, Tasks, mean_psnr
+
+#: Weight of the past in the average of outer iterates, which is what is validated and shipped.
+AVERAGING = 0.98
+#: A task's gradient is shrunk to at most this norm before it is added up.
+CLIP = 0.3
+#: Outer weight of inner steps, as shares of the horizon: mostly its end.
+MARKS = {0.25: 0.1, 0.5: 0.2, 1.0: 1.0}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained: a module, its input for a size, what finishes its output, and what the card says of it."""
+
+    kind: str
+    trained: str
+    file: str
+    module: torch.nn.Module
+    input_for: Callable[[int, int], torch.Tensor]
+    finish: Callable[[torch.Tensor], torch.Tensor]
+    first_rate: float
+    learn_rates: bool
+    outer_rate: float
+    card: dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that both commands share."""
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds faces/ and restoration/ as zips")
+    parser.add_argument("--minutes", type=float, default=20.0, help="stop after so many minutes of training")
+    parser.add_argument("--resume", action="store_true", help="go on from the saved state")
+    parser.add_argument("--begin", type=Path, help="begin from the weights and rates of a checkpoint of the same network")
+    parser.add_argument("--order", choices=["exact", "differences", "first"], default="exact", help="second order, or first")
+    parser.add_argument("--batch", type=int, default=2, help="tasks whose gradients are added up before a step of Adam")
+    parser.add_argument("--size", type=int, default=64, help="side of the crops in pixels (128 at most for faces)")
+    parser.add_argument(
+        "--tail", type=int, default=0, help="inner steps beyond the learned ones, at the held rates, at random up to this"
+    )
+    parser.add_argument("--outer-rate", type=float, default=0.0, help="step size of the outer Adam; 0 takes the recipe's")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=float, default=3.0, help="minutes between validations, at which everything is saved")
+    parser.add_argument("--validate", type=int, default=3, help="held-out pictures of each kind")
+    parser.add_argument("--out", type=Path, default=priors.CHECKPOINTS, help="folder for the weights")
+    parser.add_argument("--state", type=Path, help="file of the training state (default: in the cache folder)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+
+
+class Outer:
+    """State of the outer loop: weights, log rates, Adam's moments, averages, how far it came."""
+
+    def __init__(self, recipe: Recipe, options: argparse.Namespace) -> None:
+        self.recipe, self.options = recipe, options
+        self.device = pick_device(options.device)
+        self.module = recipe.module.to(self.device)
+        if self.device.type == "cpu":
+            self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.names = [name for name, _ in self.module.named_parameters()]
+        self.weights = [p.detach().clone() for p in self.module.parameters()]
+        columns = len(self.weights) if recipe.learn_rates else 1
+        self.log_rates = torch.full((LEARNED_STEPS if recipe.learn_rates else 1, columns), recipe.first_rate).log()
+        self.average = [w.clone() for w in (*self.weights, self.log_rates)]
+        rate = options.outer_rate or recipe.outer_rate
+        groups = [{"params": self.weights, "lr": rate}]
+        if recipe.learn_rates:
+            groups.append({"params": [self.log_rates], "lr": 20 * rate})
+        self.adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        self.done, self.seconds, self.history = 0, 0.0, []  # type: ignore[var-annotated]
+
+    def drawing(self, clean: torch.Tensor) -> Callable[[Sequence[torch.Tensor]], torch.Tensor]:
+        """Weights to a picture of the size of this one."""
+        height, width = clean.shape[-2:]
+        z = self.recipe.input_for(height, width).to(self.device)
+        z = z.contiguous(memory_format=torch.channels_last) if z.ndim == 4 else z
+        return drawing(self.module, z, lambda output: picture(self.recipe.finish(output), 3, height, width))
+
+    def step(self, tasks: Tasks) -> float:
+        """One step of Adam; the mean outer loss at the end of the inner loops. Tasks without a finite gradient are left out."""
+        options = self.options
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + self.done)
+        horizon = LEARNED_STEPS if options.begin else min(LEARNED_STEPS, 8 + self.done // 10)
+        if options.tail and horizon == LEARNED_STEPS:
+            horizon += int(torch.randint(options.tail + 1, (), generator=generator))
+        marks = {max(1, round(share * horizon)): weight for share, weight in MARKS.items()}
+        marks[min(LEARNED_STEPS, horizon)] = 1.0
+        total, of_rates, losses = [torch.zeros_like(w) for w in self.weights], torch.zeros_like(self.log_rates), []
+        for i in range(options.batch):
+            found = tasks[self.done * options.batch + i]
+            task = Task(found.clean, found.measurement, found.forward, found.scale, self.drawing(found.clean))
+            outcome = through(task, self.weights, self.log_rates, marks, options.order)
+            shrunk = clipped([*outcome.start, outcome.rates], CLIP)
+            if shrunk is not None:
+                torch._foreach_add_(total, shrunk[:-1])
+                of_rates += shrunk[-1]
+                losses.append(outcome.losses[horizon])
+        for parameter, gradient in zip(self.weights, total, strict=True):
+            parameter.grad = gradient / options.batch
+        self.log_rates.grad = of_rates / options.batch
+        self.adam.step()
+        self.done += 1
+        share = min(AVERAGING, self.done / (self.done + 10))
+        torch._foreach_lerp_(self.average, [*self.weights, self.log_rates], 1 - share)
+        return sum(losses) / len(losses) if losses else float("nan")
+
+    def validate(self, held: dict[str, list[Measured]]) -> dict[str, dict[int, float]]:
+        """PSNR of the averaged start at the steps VALIDATED_AT, by task and kind of picture."""
+        return {name: self._curve(some) for name, some in held.items()}
+
+    def _curve(self, some: Sequence[Measured]) -> dict[int, float]:
+        shown: dict[int, list[torch.Tensor]] = {k: [] for k in VALIDATED_AT}
+        fit = Fit(self.module, lambda: torch.empty(0), self.average[-1].exp())
+        for found in some:
+            draw = self.drawing(found.clean)
+            weights = [w.clone() for w in self.average[:-1]]
+            velocity = [torch.zeros_like(w) for w in weights]
+            for k in range(max(VALIDATED_AT) + 1):
+                leaves = [w.requires_grad_() for w in weights]
+                image = draw(leaves)
+                if k in shown:
+                    shown[k].append(image.detach())
+                slope = torch.autograd.grad(inner_loss(image, found.forward, found.measurement, found.scale), leaves)
+                inner_step(weights, velocity, slope, fit.rates_of(k))
+        return {k: mean_psnr(images, [found.clean for found in some]) for k, images in shown.items()}
+
+    # -- files ---------------------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Everything that the next step depends on, in full precision."""
+        tensors = {f"weight.{i}": w for i, w in enumerate([*self.weights, self.log_rates])}
+        tensors |= {f"average.{i}": w for i, w in enumerate(self.average)}
+        for i, parameter in enumerate(self._parameters()):
+            for name, value in self.adam.state.get(parameter, {}).items():
+                tensors[f"adam.{i}.{name}"] = torch.as_tensor(value)
+        about = {"done": self.done, "seconds": self.seconds, "history": self.history, "card": self.recipe.card}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(about)})
+        partial.replace(path)
+
+    @torch.no_grad()
+    def load(self, path: Path) -> None:
+        """Go on from a saved state. Raises InvalidSettings when there is none, or it is of another network."""
+        if not path.is_file():
+            raise InvalidSettings(f"There is no training state {path.name} to resume from.")
+        with safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()["state"])
+            if about["card"] != self.recipe.card:
+                raise InvalidSettings(f"The training state {path.name} is of another network: {about['card']}.")
+            for i, parameter in enumerate([*self.weights, self.log_rates]):
+                parameter.copy_(file.get_tensor(f"weight.{i}"))
+                self.average[i].copy_(file.get_tensor(f"average.{i}"))
+            names = set(file.keys())
+            for i, parameter in enumerate(self._parameters()):
+                state = {n: file.get_tensor(f"adam.{i}.{n}") for n in ("step", "exp_avg", "exp_avg_sq") if f"adam.{i}.{n}" in names}
+                if state:
+                    self.adam.state[parameter] = {n: v if n == "step" else v.to(parameter) for n, v in state.items()}
+        self.done, self.seconds, self.history = about["done"], about["seconds"], about["history"]
+
+    @torch.no_grad()
+    def begin(self, path: Path) -> None:
+        """Take weights and rates of a checkpoint for a start. Raises MissingPrior when they are of another network."""
+        prior = priors.load(path)
+        prior.load_into(self.module)
+        for parameter, value in zip(self.weights, self.module.parameters(), strict=True):
+            parameter.copy_(value)
+        if prior.tensors["rates"].shape != self.log_rates.shape:
+            raise InvalidSettings(f"{path.name} has other learned rates than this network.")
+        self.log_rates.copy_(prior.tensors["rates"])
+        torch._foreach_copy_(self.average, [*self.weights, self.log_rates])
+
+    def _parameters(self) -> list[torch.Tensor]:
+        return [p for group in self.adam.param_groups for p in group["params"]]
+
+    def ship(self, folder: Path) -> Path:
+        """Write the averaged start with its card, and the folder's README."""
+        recipe, options = self.recipe, self.options
+        tensors = {f"network.{name}": w for name, w in zip(self.names, self.average[:-1], strict=True)}
+        tensors |= {f"network.{name}": b for name, b in self.module.named_buffers()}
+        tensors["rates"] = self.average[-1]
+        last = self.history[-1] if self.history else {}
+        metrics = {
+            f"{name}, PSNR after {' / '.join(map(str, curve))} steps": " / ".join(f"{v:.2f}" for v in curve.values())
+            for name, curve in last.get("psnr", {}).items()
+        }
+        card = {
+            **recipe.card,
+            "shape": [3, options.size, options.size],
+            "steps": self.done,
+            "seed": options.seed,
+            "seconds": round(self.seconds),
+            "inner": {"learned_steps": len(self.log_rates), "momentum": MOMENTUM, "tv_weight": TV_WEIGHT},
+            "batch": options.batch,
+            "order": options.order,
+            "command": f"python -m netprior_core train {recipe.kind}{' --mixed' if recipe.trained == 'mixed' else ''} --data DIR",
+            "metrics": metrics,
+            "validation": self.history,
+            "settings": {"kind": recipe.kind, "recipe": RECIPE},
+            "key": key(recipe.kind, recipe.trained),
+        }
+        path = priors.save(folder / recipe.file, tensors, card)
+        write_readme(folder)
+        return path
+
+
+def train(recipe: Recipe, tasks: Tasks, options: argparse.Namespace) -> Outer:
+    """Train for the minutes asked for; validates, saves and ships every few minutes and at the end."""
+    outer = Outer(recipe, options)
+    state = options.state or priors.cache_folder().parent / "training" / f"{recipe.file}.state"
+    if options.resume:
+        outer.load(state)
+    elif options.begin:
+        outer.begin(options.begin)
+    held = tasks.validation(options.validate)
+    limit = outer.seconds + 60 * options.minutes
+    checked, losses = outer.seconds, list[float]()
+    while True:
+        if outer.done == 0 or outer.seconds - checked >= 60 * options.every or outer.seconds >= limit:
+            found = outer.validate(held)
+            mean = sum(losses) / len(losses) if losses else None
+            outer.history.append({"step": outer.done, "seconds": round(outer.seconds), "outer_loss": mean, "psnr": found})
+            print(f"{outer.done} steps, {outer.seconds:.0f} s, outer loss {mean}: {found}", flush=True)
+            checked, losses = outer.seconds, []
+            if outer.done:
+                outer.save(state)
+                outer.ship(options.out)
+            if outer.seconds >= limit:
+                return outer
+        start = time.perf_counter()
+        losses.append(outer.step(tasks))
+        outer.seconds += time.perf_counter() - start
+        if outer.done % 20 == 0:
+            print(f"{outer.done} steps, {outer.seconds:.0f} s, outer loss {sum(losses[-20:]) / len(losses[-20:]):.5f}", flush=True)

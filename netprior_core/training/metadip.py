@@ -1,0 +1,56 @@
+"""MetaDIP's start: meta-learned on denoising faces as published, or on mixed tasks."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from netprior_core.device import pick_device
+from netprior_core.networks.metadip import MetaUNet, noise_map
+from netprior_core.networks.seeded import seeded
+from netprior_core.training._meta_data import Tasks
+from netprior_core.training._meta_loop import Recipe, train
+from netprior_core.training._meta_loop import add_arguments as _shared
+
+SUMMARY = "meta-learn the start of MetaDIP (faces at σ = 25, or --mixed) and write checkpoints/metadip-*.safetensors"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    _shared(parser)
+    parser.add_argument("--mixed", action="store_true", help="several operators, noise levels, faces and natural patches")
+    parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 64], help="channels of each scale")
+
+
+def recipe(widths: list[int], mixed: bool, seed: int) -> Recipe:
+    """What is trained. The network starts from random weights, its noise map belongs to the checkpoint."""
+    generator = torch.Generator().manual_seed(seed)
+    network = seeded(lambda: MetaUNet(widths), generator)
+    network.noise.copy_(noise_map(len(network.noise), generator))
+    card = {
+        "title": "MetaDIP, mixed tasks" if mixed else "MetaDIP, faces at σ = 25",
+        "network": "MetaUNet",
+        "widths": widths,
+        "data": "2950 faces of Labeled Faces in the Wild, 128×128" + (", and 180 pictures of BSDS500 (train)" if mixed else ""),
+        "terms": "LFW: research use" + ("; BSDS500: non-commercial research" if mixed else ""),
+    }
+    return Recipe(
+        "metadip",
+        "mixed" if mixed else "faces σ = 25 (as published)",
+        f"metadip-{'mixed' if mixed else 'faces'}.safetensors",
+        network,
+        network.input,
+        lambda output: output,
+        first_rate=0.3,
+        learn_rates=True,
+        outer_rate=1e-3,
+        card=card,
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train and write the weights."""
+    device = pick_device(options.device)
+    tasks = Tasks(options.data, side=options.size, mixed=options.mixed, seed=options.seed, device=device)
+    train(recipe(options.widths, options.mixed, options.seed), tasks, options)

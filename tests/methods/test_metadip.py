@@ -1,0 +1,115 @@
+"""MetaDIP and MetaSIREN with the shipped weights: what a learned start is worth, and what it does not depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from netprior_core import priors
+from netprior_core.errors import Unsolvable
+from netprior_core.methods.metadip import MetaDIP, MetaSIREN, descend, gain, inner_step, shipped
+from netprior_core.metrics import psnr
+from netprior_core.operators import Operator
+from netprior_core.problem import Problem, Step
+
+Make = Callable[..., tuple[Problem, torch.Tensor]]
+
+
+def _last(method: Any, problem: Problem, seed: int = 0) -> Step:
+    *_, last = method.solve(problem, seeds=[seed])
+    return last
+
+
+def test_a_learned_start_is_far_ahead_of_a_random_one_after_few_steps(make_problem: Make) -> None:
+    problem, truth = make_problem("denoising", sigma=25.0, side=64)
+    learned = psnr(_last(MetaDIP(iterations=5), problem).estimate, truth).item()
+    untrained = [psnr(_last(MetaDIP(iterations=5, start="random"), problem, seed).estimate, truth).item() for seed in (0, 1, 2)]
+    assert learned > max(untrained) + 2
+
+
+def test_metasiren_gains_from_its_start_too(make_problem: Make) -> None:
+    problem, truth = make_problem("denoising", sigma=25.0)
+    learned = psnr(_last(MetaSIREN(iterations=5), problem).estimate, truth).item()
+    untrained = psnr(_last(MetaSIREN(iterations=5, start="random"), problem).estimate, truth).item()
+    assert learned > untrained + 1
+
+
+@pytest.mark.parametrize("settings", [{"kind": "denoising"}, {"kind": "compressed-sensing", "ratio": 0.4}, {"kind": "inpainting"}])
+def test_fifty_steps_lead_to_a_picture_for_every_operator_with_the_same_settings(make_problem: Make, settings: Any) -> None:
+    kind = settings.pop("kind")
+    problem, truth = make_problem(kind, sigma=15.0, **settings)
+    assert psnr(_last(MetaDIP(), problem).estimate, truth).item() > 22
+
+
+@pytest.mark.parametrize("side", [16, 32, 48])
+@pytest.mark.parametrize("cls", [MetaDIP, MetaSIREN])
+def test_sizes_other_than_that_of_the_training(make_problem: Make, cls: Any, side: int) -> None:
+    problem, truth = make_problem("denoising", sigma=25.0, side=side, channels=1)
+    steps = list(cls(iterations=30).solve(problem, seeds=[0]))
+    assert [s.iteration for s in steps] == [*range(31), 30]
+    assert steps[-1].estimate is not None
+    assert steps[-1].estimate.shape == truth.shape
+    assert float(steps[-1].objective) < 0.6 * float(steps[0].objective)
+
+
+def test_the_seed_matters_only_for_a_random_start(make_problem: Make) -> None:
+    problem, _ = make_problem("denoising")
+    one, other = (_last(MetaDIP(iterations=2), problem, seed).output for seed in (0, 1))
+    assert torch.equal(one, other)
+    one, other = (_last(MetaDIP(iterations=2, start="random"), problem, seed).output for seed in (0, 1))
+    assert not torch.equal(one, other)
+
+
+def test_after_the_learned_steps_the_last_rates_are_held(make_problem: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[list[float]] = []
+
+    def spy(weights: Any, velocity: Any, slopes: Any, rates: Any) -> None:
+        used.append(list(rates))
+        inner_step(weights, velocity, slopes, rates)
+
+    monkeypatch.setitem(descend.__globals__, "inner_step", spy)
+    problem, _ = make_problem("denoising")
+    _last(MetaDIP(iterations=24), problem)
+    wanted = shipped("metadip", "faces σ = 25 (as published)").tensors["rates"].exp()
+    torch.testing.assert_close(torch.tensor(used[:20]), wanted)
+    torch.testing.assert_close(torch.tensor(used[20:]), wanted[-1:].expand(4, -1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"kind": "denoising"}, (1.0, 1.0)),
+        ({"kind": "compressed-sensing", "ratio": 0.25}, (0.7, 1.3)),
+        ({"kind": "compressed-sensing", "ratio": 0.25, "matrix": "structured"}, (0.7, 1.3)),
+        ({"kind": "phase-retrieval", "ratio": 1.0}, (0.2, 1.5)),
+    ],
+)
+def test_the_gain_is_what_the_operator_does_to_differences(settings: Any, expected: tuple[float, float]) -> None:
+    found = gain(Operator.registry.parse(settings).build((3, 32, 32), seed=3))
+    assert expected[0] * (1 - 1e-5) <= found <= expected[1] * (1 + 1e-5)
+
+
+def test_another_scale_of_the_operator_changes_nothing(make_problem: Make) -> None:
+    steps = []
+    for normalisation in ("1/m", "1"):
+        problem, truth = make_problem("compressed-sensing", ratio=0.3, sigma=0.0, normalisation=normalisation)
+        steps.append(psnr(_last(MetaDIP(iterations=20, precision="float32"), problem).estimate, truth).item())
+    assert steps[0] == pytest.approx(steps[1], abs=0.1)
+
+
+@pytest.mark.parametrize("method", [MetaDIP(), MetaSIREN()])
+def test_without_its_weights_it_says_so(make_problem: Make, method: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, _ = make_problem("denoising")
+    monkeypatch.setattr(priors, "CHECKPOINTS", tmp_path)
+    with pytest.raises(Unsolvable, match="checkpoints folder"):
+        next(iter(method.solve(problem, seeds=[0])))
+
+
+def test_a_grey_problem_is_the_colour_one_of_three_equal_channels_in_spirit(make_problem: Make) -> None:
+    problem, truth = make_problem("denoising", sigma=25.0, channels=1, side=64)
+    last = _last(MetaDIP(), problem)
+    assert psnr(last.estimate, truth).item() > psnr(problem.measurement, truth).item() + 4
+    assert last.info["returns"] == 50

@@ -1,0 +1,50 @@
+"""The UNet of MetaDIP: one set of weights for any size, and an input that is locally the same everywhere."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from netprior_core.networks.metadip import TILE, MetaUNet, fourier_features, noise_map, picture
+from netprior_core.networks.seeded import seeded
+
+
+@pytest.fixture
+def network() -> MetaUNet:
+    generator = torch.Generator().manual_seed(0)
+    made = seeded(lambda: MetaUNet((4, 6, 8)), generator)
+    made.noise.copy_(noise_map(len(made.noise), generator))
+    return made
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (33, 47), (64, 64), (70, 130)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_draws_pictures_of_any_size_in_the_unit_range(network: MetaUNet, height: int, width: int, channels: int) -> None:
+    image = picture(network(network.input(height, width)), channels, height, width)
+    assert image.shape == (1, channels, height, width)
+    assert 0 <= float(image.detach().min()) <= float(image.detach().max()) <= 1
+
+
+def test_the_input_of_a_larger_image_begins_as_that_of_a_smaller_one_and_repeats(network: MetaUNet) -> None:
+    small, large = network.input(TILE, TILE), network.input(2 * TILE, 3 * TILE)
+    torch.testing.assert_close(large[..., :TILE, :TILE], small)
+    torch.testing.assert_close(large[..., TILE:, TILE : 2 * TILE], small, atol=2e-4, rtol=0)
+
+
+def test_fourier_features_are_waves_of_the_stated_lengths() -> None:
+    features = fourier_features(16, 16)
+    assert features.shape == (20, 16, 16)
+    expected = torch.tensor([0.0, 1.0, 0.0, -1.0]).repeat(4)[:, None].expand(16, 16)
+    torch.testing.assert_close(features[0], expected, atol=1e-5, rtol=0)  # sin along rows, wavelength 4
+
+
+def test_grey_is_the_mean_of_the_channels() -> None:
+    output = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(picture(output, 1, 5, 6), output[..., :5, :6].mean(dim=1, keepdim=True))
+
+
+def test_gradients_can_be_differentiated_again(network: MetaUNet) -> None:
+    z, weights = network.input(16, 16), list(network.parameters())
+    first = torch.autograd.grad(network(z).square().mean(), weights, create_graph=True)
+    second = torch.autograd.grad(sum(g.square().sum() for g in first), weights)
+    assert sum(float(g.abs().sum()) for g in second) > 0

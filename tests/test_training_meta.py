@@ -1,0 +1,194 @@
+"""Meta-learning: the gradient through the inner loop, resuming exactly, and that a start gets better."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from netprior_core import priors
+from netprior_core.errors import InvalidSettings
+from netprior_core.methods.metadip import MOMENTUM, inner_loss, key
+from netprior_core.networks.seeded import seeded
+from netprior_core.networks.siren import Siren, coordinates
+from netprior_core.training import _meta, _meta_data, _meta_loop, metadip, metasiren
+
+
+@pytest.fixture
+def smooth() -> tuple[_meta.Task, list[torch.Tensor]]:
+    """A tiny smooth task in double precision and a start for it."""
+    generator = torch.Generator().manual_seed(0)
+    network = seeded(lambda: Siren(3, layers=3, width=8, omega=10.0), generator)
+    network.initialise(generator)
+    network.double()
+    clean = torch.rand((1, 3, 6, 6), generator=generator).double()
+    noisy = clean + 0.1 * torch.randn(clean.shape, generator=generator).double()
+    draw = _meta.drawing(network, coordinates(6, 6).double(), lambda f: f + 0.5)
+    task = _meta.Task(clean, noisy, lambda x: x, float(clean.numel()), draw)
+    return task, [p.detach() for p in network.parameters()]
+
+
+def _unrolled(task: _meta.Task, start: list[torch.Tensor], log_rates: torch.Tensor, marks: dict[int, float]) -> Any:
+    """The same outer gradient by differentiating the whole loop at once."""
+    leaves = [w.clone().requires_grad_() for w in start]
+    rates = log_rates.clone().requires_grad_()
+    theta, velocity, total = leaves, [torch.zeros_like(w) for w in leaves], torch.zeros(())
+    for k in range(1, max(marks) + 1):
+        loss = inner_loss(task.draw(theta), task.forward, task.measurement, task.scale)
+        slope = torch.autograd.grad(loss, theta, create_graph=True)
+        velocity = [MOMENTUM * v + g for v, g in zip(velocity, slope, strict=True)]
+        row = rates[min(k, len(rates)) - 1].exp().expand(len(start))
+        theta = [w - a * v for w, a, v in zip(theta, row, velocity, strict=True)]
+        if k in marks:
+            total = total + marks[k] * task.outer(theta)
+    found = torch.autograd.grad(total, [*leaves, rates])
+    return found[:-1], found[-1]
+
+
+@pytest.mark.parametrize("columns", ["each tensor", "one"])
+def test_going_back_through_the_steps_is_the_gradient_of_the_whole_loop(smooth: Any, columns: str) -> None:
+    task, start = smooth
+    log_rates = torch.full((4, len(start) if columns == "each tensor" else 1), math.log(3e-3))
+    log_rates = log_rates + 0.1 * torch.rand(log_rates.shape, generator=torch.Generator().manual_seed(1))
+    marks = {2: 0.3, 6: 1.0}  # beyond the learned steps, too: there the last rates are held
+    found = _meta.through(task, start, log_rates, marks, "exact")
+    wanted_start, wanted_rates = _unrolled(task, start, log_rates, marks)
+    for a, b in zip(found.start, wanted_start, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(found.rates, wanted_rates, rtol=1e-4, atol=1e-8)
+    assert set(found.losses) == {2, 6}
+
+
+def test_differences_come_near_and_first_order_does_not(smooth: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, start = smooth
+    monkeypatch.setattr(_meta, "DIFFERENCE", 1e-5)
+    log_rates = torch.full((5, len(start)), math.log(1e-2))
+    exact, near, first = (_meta.through(task, start, log_rates, {5: 1.0}, o).start for o in ("exact", "differences", "first"))
+
+    def off(some: list[torch.Tensor]) -> float:
+        return math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(some, exact, strict=True)))
+
+    assert off(near) < 0.02 * off(first)
+
+
+def test_a_gradient_without_a_number_is_left_out_and_a_large_one_is_shrunk() -> None:
+    assert _meta.clipped([torch.tensor([float("nan")])], 1.0) is None
+    shrunk = _meta.clipped([torch.tensor([3.0]), torch.tensor([4.0])], 1.0)
+    assert shrunk is not None
+    assert [float(t) for t in shrunk] == pytest.approx([0.6, 0.8])
+
+
+# -- whole runs on made-up pictures --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Archives of smooth pictures, of which two each are held out; a short inner loop."""
+    generator = torch.Generator().manual_seed(0)
+    for name in (_meta_data.FACES, _meta_data.NATURAL):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True)
+        with zipfile.ZipFile(path, "w") as archive:
+            for i in range(6):
+                coarse = torch.rand((1, 3, 4, 4), generator=generator)
+                pixels = torch.nn.functional.interpolate(coarse, (40, 40), mode="bicubic").clamp(0, 1)[0]
+                buffer = io.BytesIO()
+                Image.fromarray((pixels.permute(1, 2, 0) * 255).byte().numpy()).save(buffer, "png")
+                archive.writestr(f"set/{i}.png", buffer.getvalue())
+    for module, name, value in (
+        (_meta_data, "FACES_HELD", 2),
+        (_meta_data, "NATURAL_HELD", 2),
+        (_meta_loop, "LEARNED_STEPS", 4),
+        (_meta_loop, "VALIDATED_AT", (2, 4)),
+    ):
+        monkeypatch.setattr(module, name, value)
+    return tmp_path / "data"
+
+
+def _options(data: Path, *more: str, module: Any = metadip) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    size = ["--widths", "4", "6"] if module is metadip else ["--width", "8", "--layers", "3"]
+    state, out = str(data.parent / "state" / "one"), str(data.parent / "out")
+    common = ["--data", str(data), "--size", "16", "--batch", "1", "--validate", "1", "--state", state, "--out", out]
+    return parser.parse_args([*common, *size, "--device", "cpu", *more])
+
+
+def _outer(data: Path, options: argparse.Namespace) -> tuple[_meta_loop.Outer, _meta_data.Tasks]:
+    tasks = _meta_data.Tasks(data, side=16, mixed=options.mixed, seed=0, device=torch.device("cpu"))
+    return _meta_loop.Outer(metadip.recipe(options.widths, options.mixed, 0), options), tasks
+
+
+def test_a_resumed_run_goes_on_exactly(data: Path, tmp_path: Path) -> None:
+    options = _options(data)
+    whole, tasks = _outer(data, options)
+    for step in range(4):
+        whole.step(tasks)
+        if step == 1:
+            whole.save(tmp_path / "half")
+    resumed, tasks = _outer(data, options)
+    resumed.load(tmp_path / "half")
+    for _ in range(2):
+        resumed.step(tasks)
+    assert resumed.done == 4
+    for a, b in zip(
+        [*whole.weights, whole.log_rates, *whole.average], [*resumed.weights, resumed.log_rates, *resumed.average], strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+def test_another_network_s_state_is_refused(data: Path, tmp_path: Path) -> None:
+    first, _ = _outer(data, _options(data))
+    first.save(tmp_path / "state")
+    other, _ = _outer(data, _options(data, "--mixed"))
+    with pytest.raises(InvalidSettings, match="another network"):
+        other.load(tmp_path / "state")
+    with pytest.raises(InvalidSettings, match="no training state"):
+        other.load(tmp_path / "nowhere")
+
+
+def test_the_start_gets_better(data: Path) -> None:
+    outer, tasks = _outer(data, _options(data, "--outer-rate", "0.003"))
+    losses = [outer.step(tasks) for _ in range(40)]
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    assert float((outer.log_rates - math.log(0.3)).abs().max()) > 0.05
+
+
+@pytest.mark.parametrize("flags", [["--mixed"], []])
+def test_tasks_are_drawn_again_alike_and_from_what_is_not_held_out(data: Path, flags: list[str]) -> None:
+    _, tasks = _outer(data, _options(data, *flags))
+    again = _outer(data, _options(data, *flags))[1]
+    for i in range(6):
+        assert torch.equal(tasks[i].measurement, again[i].measurement)
+    assert not torch.equal(tasks[0].clean, tasks[1].clean)
+    assert len(tasks.faces) == len(tasks.natural) == 4
+    assert set(tasks.validation(1)) == {f"{t} {k}" for t in ("denoising", "unseen") for k in ("faces", "patches")}
+
+
+@pytest.mark.parametrize("module", [metadip, metasiren])
+def test_the_command_writes_weights_that_are_found(data: Path, module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module.run(_options(data, "--minutes", "0.001", module=module))
+    kind, trained = ("metadip", "faces σ = 25 (as published)") if module is metadip else ("metasiren", "faces σ = 25")
+    found = priors.shipped(data.parent / "out")[key(kind, trained)]
+    card = priors.load(found).card
+    assert card["steps"] >= 1
+    assert len(card["validation"]) == 2
+    assert set(card["validation"][0]["psnr"]["denoising faces"]) == {"2", "4"}
+    readme = (data.parent / "out" / "README.md").read_text(encoding="utf-8")
+    assert card["command"] in readme
+    assert "unseen patches" in readme
+    before = card["steps"]
+    module.run(_options(data, "--minutes", "0.001", "--resume", module=module))
+    assert priors.load(found).card["steps"] > before
+
+
+def test_missing_data_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match="--data"):
+        _meta_data.read_all(tmp_path, _meta_data.FACES)
