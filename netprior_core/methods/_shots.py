@@ -17,6 +17,8 @@ from netprior_core.problem import Shape, Step, to_signed, to_unit
 
 #: A long training keeps its state so often.
 KEEP_EVERY = 500
+#: How often the left-out images are looked at: thirty small steps each time, some ten percent of the work.
+PROBE_EVERY = 100
 
 ShotLoss = Literal["l2", "mmd"]
 
@@ -67,12 +69,14 @@ def pretrain(
     enough: Callable[[], bool] = lambda: False,
     resume: Mapping[str, Any] | None = None,
     keep: Callable[[Mapping[str, Any]], None] | None = None,
+    left_out: torch.Tensor | None = None,
 ) -> Generator[Step, None, Pretrained]:
     """Fit latents and weights to the shots ``(S, C, H, W)`` in [0, 1]; yields a step an iteration, with all shots as drawn now.
 
     l2: min over θ and z_1…z_S of (1/S) Σ ‖G(z_i + ε_i; θ) − x_i‖² (eq. 4). mmd: eq. 5, see :func:`mmd`. ``jitter`` is the standard
     deviation of ε, fresh at each iteration (0 as published); ``batch`` shots are visited at a time (0: all). It ends early once
     ``enough()``. ``keep`` is given the state every KEEP_EVERY iterations, from which ``resume`` goes on exactly.
+    ``left_out`` images ``(L, C, H, W)`` are not learned: every PROBE_EVERY iterations the steps' "note" says how well they can be drawn.
     Raises Unsolvable when the loss stops being a number.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -91,6 +95,8 @@ def pretrain(
         adam.load_state_dict(resume["adam"])
         generator.set_state(resume["generator"])
         first = int(resume["iteration"]) + 1
+    note: dict[str, Any] = {}
+    best = (0.0, 0)
     iteration, objective = first - 1, torch.zeros((), device=compute.device)
     for iteration in range(first, iterations + 1):
         inputs, targets = z, truth
@@ -112,13 +118,36 @@ def pretrain(
         if keep is not None and iteration % KEEP_EVERY == 0:
             state = {"network": network.state_dict(), "z": z.detach(), "adam": adam.state_dict()}
             keep({**state, "generator": generator.get_state(), "iteration": iteration})
-        yield Step(iteration, iterations, "prepare", drawn, None, objective.detach()[None], "pre-training")
+        if left_out is not None and (iteration % PROBE_EVERY == 0 or iteration == 1):
+            found = drawable(network, z.detach(), to_signed(left_out.to(compute.device)), compute)
+            best = max(best, (found, iteration))
+            words = f"{best[0]:.1f} dB after {best[1]:,} steps"
+            note = {"note": f"The left-out example can be drawn at {found:.1f} dB; best so far {words}."}
+        yield Step(iteration, iterations, "prepare", drawn, None, objective.detach()[None], "pre-training", note)
         if enough():
             break
     images = settle(network, compute.activations(z.detach()))
     yield Step(iteration, iterations, "prepare", to_unit(images), None, objective.detach()[None], "pre-trained")
     weights = {name: _as_kept(value) for name, value in network.state_dict().items()}
     return Pretrained(weights, _as_kept(z))
+
+
+def drawable(network: nn.Module, z: torch.Tensor, images: torch.Tensor, compute: Compute, steps: int = 30) -> float:
+    """PSNR in dB at which the network as it is can draw images it did not learn: the best latents for them, from the mean of ``z``.
+
+    A meter of the prior that needs no truth. images ``(L, C, H, W)`` in [-1, 1]; the network is left as it was.
+    """
+    training = network.training
+    network.eval()
+    latents = z.mean(dim=0, keepdim=True).repeat(len(images), 1).requires_grad_()
+    adam = torch.optim.Adam([latents], lr=0.1)
+    error = torch.zeros(())
+    for _ in range(steps):
+        error = (network(compute.activations(latents)) - images).square().mean()
+        (latents.grad,) = torch.autograd.grad(error, [latents])
+        adam.step()
+    network.train(training)
+    return float(-10 * torch.log10(error.detach() / 4))
 
 
 def settle(network: nn.Module, z: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,8 @@ from netprior_core.settings import setting
 
 #: Part of every key: raised when the meaning of the weights changes, so that older files are not found any more.
 RECIPE = 1
+#: At least so many examples stay when one is left out.
+MIN_LEFT = 2
 
 _PUBLISHED = {
     "channels": 64,
@@ -84,6 +86,12 @@ class LowShot(Method):
         "Learn the mirror images of the examples too. Off for what has a left and a right, such as text.",
         label="Mirror images",
     )
+    left_out: bool = setting(
+        False,
+        "Do not learn the last example, but watch how well the prior can draw it: a meter that needs no truth. Once it falls, "
+        "press “Learned enough”.",
+        label="Leave one out",
+    )
     latent_jitter: float = setting(1.0, "Standard deviation of the noise on the latents while pre-training.", ge=0, le=10)
     tv_weight: float = setting(0.02, "Weight of the total variation in the joint stage.", ge=0, le=100, label="TV weight")
     batch: int = setting(32, "Examples visited at a time while pre-training; 0 takes all.", ge=0, le=1000)
@@ -117,7 +125,9 @@ class LowShot(Method):
         return self
 
     def examples(self, shots: torch.Tensor) -> torch.Tensor:
-        """The images to learn: the shots, and their mirror images after them when ``mirror`` is set."""
+        """The images to learn: the shots but those left out, and their mirror images after them when ``mirror`` is set."""
+        if self.left_out and len(shots) > MIN_LEFT:
+            shots = shots[:-1]
         return torch.cat([shots, shots.flip(-1)]) if self.mirror else shots
 
     def key(self, shots: torch.Tensor) -> str:
@@ -138,6 +148,7 @@ class LowShot(Method):
     ) -> Generator[Step, None, Pretrained]:
         """The prepare steps of pre-training on ``shots``; returns the network. ``state`` is ``resume`` and ``keep`` of pretrain."""
         examples = self.examples(shots)
+        shown = len(examples) // (2 if self.mirror else 1)
         steps = pretrain(
             examples,
             compute,
@@ -152,6 +163,7 @@ class LowShot(Method):
             seed=self.pretrain_seed,
             title=self.title,
             enough=enough,
+            left_out=shots[shown:] if shown < len(shots) else None,
             **state,
         )
         while True:
@@ -161,7 +173,7 @@ class LowShot(Method):
                 trained: Pretrained = stop.value
                 return trained
             assert step.output is not None
-            yield replace(step, output=step.output[: len(shots)])  # the mirror images are not shown
+            yield replace(step, output=step.output[:shown])  # the mirror images are not shown
 
     def card(self, shots: torch.Tensor) -> dict[str, Any]:
         """What the file of a pre-trained network says of itself."""
@@ -201,7 +213,7 @@ class LowShot(Method):
         return trained
 
     def learned(self, shots: torch.Tensor | None, shape: Shape) -> Pretrained | None:
-        """The network that these settings stand for, if it was chosen, learned before or shipped; None when it is still to be learned.
+        """The network that these settings stand for: chosen, learned before or shipped; None when it is still to be learned.
 
         Raises MissingPrior when the chosen prior is not there or draws other images.
         """

@@ -199,3 +199,26 @@ def test_training_resumes_exactly(make_problem: Any, monkeypatch: pytest.MonkeyP
     rest = trained(resume=states[0])
     assert torch.equal(rest.latents, whole.latents)
     assert all(torch.equal(rest.weights[name], value) for name, value in whole.weights.items())
+
+
+def test_a_left_out_example_is_not_learned_but_watched(make_problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_shots, "PROBE_EVERY", 20)
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    method = LowShot(**{**TINY, "pretrain_iterations": 120, "channels": 8, "latent_jitter": 0.5}, left_out=True)
+    notes, sizes = [], set()
+    for stage, phase, _, output, info in _run(method, problem):
+        if stage == "prepare":
+            sizes.add(len(output))  # type: ignore[arg-type]
+            if phase == "pre-training":
+                notes.append(info["note"])
+    assert sizes == {5}
+    assert len(set(notes)) >= 3
+    assert "left-out example" in notes[-1]
+    quality = [float(note.split(" at ")[1].split(" dB")[0]) for note in notes]
+    assert quality[-1] > quality[0] + 2
+    changed = problem.shots.clone()
+    changed[-1] = 0
+    assert method.key(changed) == method.key(problem.shots)  # it is no part of what was learned
+    assert method.key(problem.shots) == LowShot(**{**method.model_dump(), "left_out": False}).key(problem.shots[:-1])
+    two = replace(problem, shots=problem.shots[:2])
+    assert len(method.examples(two.shots)) == 4
