@@ -76,7 +76,8 @@ def pretrain(
     l2: min over θ and z_1…z_S of (1/S) Σ ‖G(z_i + ε_i; θ) − x_i‖² (eq. 4). mmd: eq. 5, see :func:`mmd`. ``jitter`` is the standard
     deviation of ε, fresh at each iteration (0 as published); ``batch`` shots are visited at a time (0: all). It ends early once
     ``enough()``. ``keep`` is given the state every KEEP_EVERY iterations, from which ``resume`` goes on exactly.
-    ``left_out`` images ``(L, C, H, W)`` are not learned: every PROBE_EVERY iterations the steps' "note" says how well they can be drawn.
+    ``left_out`` images ``(L, C, H, W)`` are not learned: every PROBE_EVERY iterations the steps' "note" says how well they
+    can be drawn.
     Raises Unsolvable when the loss stops being a number.
     """
     generator = torch.Generator().manual_seed(seed)
