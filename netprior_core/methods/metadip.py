@@ -190,7 +190,10 @@ def unet(card: Mapping[str, Any]) -> MetaUNet:
     widths = card.get("widths")
     if not isinstance(widths, list) or not 2 <= len(widths) <= 7 or not all(isinstance(w, int) and 0 < w <= 512 for w in widths):
         raise MissingPrior("The prior's card does not say how wide its network is.")
-    return MetaUNet(widths)
+    noise, skip = card.get("noise"), card.get("skip")
+    if not (isinstance(noise, int) and isinstance(skip, int) and 0 < noise <= 256 and 0 < skip <= 256):
+        raise MissingPrior("The prior's card does not say how wide its network's input and skip branches are.")
+    return MetaUNet(widths, noise=noise, skip=skip)
 
 
 class MetaSIREN(Method):

@@ -41,12 +41,13 @@ class MetaUNet(nn.Module):
     ``widths[i]`` channels at 1/2^i of the resolution. Down: a 3×3 convolution with stride 2, then (below the first scale) one
     more; up: 1×1 to the finer scale's width at the coarse resolution, bilinear ×2, joined with a 1×1 skip branch, one 3×3. Every
     convolution is followed by normalisation with the statistics of the one image (BatchNorm that keeps none) and LeakyReLU(0.2).
-    Borders are zeros. Compared with the network of Deep Image Prior it does little at full resolution, where time is spent.
+    Borders are zeros. Compared with the network of Deep Image Prior it does little at full resolution, where time is spent; what
+    is there are wide skip branches from a wide input: with 8 channels instead of 32 of both, textures took twice the steps.
 
     z is no random draw of a run: it is :meth:`input`, the noise map of the checkpoint beside Fourier features, for any size.
     """
 
-    def __init__(self, widths: Sequence[int] = (16, 32, 64, 64), *, noise: int = 8, skip: int = 8) -> None:
+    def __init__(self, widths: Sequence[int] = (32, 32, 64, 64), *, noise: int = 32, skip: int = 32) -> None:
         super().__init__()
         inputs = noise + 4 * len(WAVELENGTHS)
         self.factor = 2 ** (len(widths) - 1)

@@ -20,18 +20,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     _shared(parser)
     parser.add_argument("--mixed", action="store_true", help="several operators, noise levels, faces and natural patches")
-    parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 64], help="channels of each scale")
+    parser.add_argument("--widths", type=int, nargs="+", default=[32, 32, 64, 64], help="channels of each scale")
+    parser.add_argument("--noise", type=int, default=32, help="channels of the noise map")
+    parser.add_argument("--skip", type=int, default=32, help="channels of the skip branches")
 
 
-def recipe(widths: list[int], mixed: bool, seed: int) -> Recipe:
+def recipe(widths: list[int], noise: int, skip: int, mixed: bool, seed: int) -> Recipe:
     """What is trained. The network starts from random weights, its noise map belongs to the checkpoint."""
     generator = torch.Generator().manual_seed(seed)
-    network = seeded(lambda: MetaUNet(widths), generator)
+    network = seeded(lambda: MetaUNet(widths, noise=noise, skip=skip), generator)
     network.noise.copy_(noise_map(len(network.noise), generator))
     card = {
         "title": "MetaDIP, mixed tasks" if mixed else "MetaDIP, faces at σ = 25",
         "network": "MetaUNet",
         "widths": widths,
+        "noise": noise,
+        "skip": skip,
         "data": "2950 faces of Labeled Faces in the Wild, 128×128" + (", and 180 pictures of BSDS500 (train)" if mixed else ""),
         "terms": "LFW: research use" + ("; BSDS500: non-commercial research" if mixed else ""),
     }
@@ -42,7 +46,7 @@ def recipe(widths: list[int], mixed: bool, seed: int) -> Recipe:
         network,
         network.input,
         lambda output: output,
-        first_rate=0.3,
+        first_rate=0.7,
         learn_rates=True,
         outer_rate=1e-3,
         card=card,
@@ -53,4 +57,4 @@ def run(options: argparse.Namespace) -> None:
     """Train and write the weights."""
     device = pick_device(options.device)
     tasks = Tasks(options.data, side=options.size, mixed=options.mixed, seed=options.seed, device=device)
-    train(recipe(options.widths, options.mixed, options.seed), tasks, options)
+    train(recipe(options.widths, options.noise, options.skip, options.mixed, options.seed), tasks, options)
