@@ -58,3 +58,11 @@ def test_a_file_with_a_card_is_written_and_found_by_name(collection: Path, loss:
     assert str(collection) not in str(card)
     assert "few-3" in (collection / "out" / "README.md").read_text()
     assert list((collection / "out").glob("*.state")) == []
+
+
+def test_the_cards_psnr_does_not_depend_on_the_order_of_the_drawn_images() -> None:
+    shots = torch.rand((5, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    drawn = (shots + 0.1 * torch.randn(shots.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    paired = lowshot._drawn(drawn, shots)
+    assert paired == pytest.approx(20, abs=2)
+    assert lowshot._drawn(drawn.flip(0), shots) == paired
