@@ -159,7 +159,7 @@ def train_collection(options: argparse.Namespace) -> Path:
 
 
 def _drawn(images: torch.Tensor, shots: torch.Tensor) -> float:
-    """Mean PSNR of the shots as drawn, each beside its own image in the best one-to-one assignment: the MMD pairs no latent with a shot."""
+    """Mean PSNR of the shots as drawn, in the best one-to-one assignment: the MMD pairs no latent with a shot."""
     table = torch.stack([psnr(images, shot.expand_as(images)) for shot in shots])
     return round(float(table[linear_sum_assignment(table.numpy(), maximize=True)].mean()), 2)
 
