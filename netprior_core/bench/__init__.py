@@ -44,11 +44,30 @@ class Report:
     def __init__(self, bench: str, settings: dict[str, Any], path: Path | None = None) -> None:
         self.bench, self.settings, self.path = bench, settings, path
         self.rows: list[dict[str, Any]] = []
-        self._old: dict[str, dict[str, Any]] = {}
-        if path is not None and path.exists():
-            known = json.loads(path.read_text())
-            if known.get("bench") == bench and known.get("settings") == json.loads(json.dumps(settings)):
-                self._old = {row["key"]: row for row in known["rows"] if "key" in row}
+        self._keeps = False
+        self._old = self._read(settings)
+
+    def _read(self, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Rows by key of the file, if there is one made with these settings."""
+        if self.path is None or not self.path.exists():
+            return {}
+        known = json.loads(self.path.read_text())
+        if known.get("bench") != self.bench or known.get("settings") != json.loads(json.dumps(settings)):
+            return {}
+        return {row["key"]: row for row in known["rows"] if "key" in row}
+
+    def in_parts(self, settings: dict[str, Any]) -> None:
+        """From now on ``settings`` alone decide which earlier rows count, and those of parts not run this time stay in the file.
+
+        For a bench whose options name a part of the work: leave these options out of ``settings``, and say in the key what a row
+        depends on.
+        """
+        self.settings, self._old, self._keeps = settings, self._read(settings), True
+
+    def known(self) -> dict[str, dict[str, Any]]:
+        """Rows by key: those of this run and, in parts, the earlier ones."""
+        mine = {row["key"]: row for row in self.rows if "key" in row}
+        return {**self._old, **mine} if self._keeps else mine
 
     def cached(self, key: str) -> dict[str, Any] | None:
         """The earlier row of this key, recorded again, or None."""
@@ -67,7 +86,9 @@ class Report:
         self.rows.append(row)
         print("  ".join(f"{name}={_short(value)}" for name, value in row.items() if name != "key"), flush=True)
         if self.path is not None:
-            document = {"bench": self.bench, "machine": machine(), "settings": self.settings, "rows": self.rows}
+            here = {row.get("key") for row in self.rows}
+            others = [row for key, row in self._old.items() if self._keeps and key not in here]
+            document = {"bench": self.bench, "machine": machine(), "settings": self.settings, "rows": [*others, *self.rows]}
             partial = self.path.with_suffix(".partial")
             partial.write_text(json.dumps(document, indent=1))
             partial.replace(self.path)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import statistics
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from netprior_core import examples
-from netprior_core.bench import Report
+from netprior_core.bench import Report, _colorization, _data_axis
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
 from netprior_core.methods import Method
@@ -30,23 +26,25 @@ from netprior_core.metrics import CONVENTION, psnr
 from netprior_core.noise import GaussianNoise
 from netprior_core.operators import Operator
 from netprior_core.problem import Problem
+from netprior_core.training._collections import COLLECTIONS
 
 SUMMARY = "PSNR and seconds of low-shot priors, CS-DIP and DIP on held-out images, compressed sensing at m/n = 0.05"
-CELEBA = "faces/celeba_10k_89x109.zip"
-FIRST_VALIDATION = 9500  # files 000001-009500 are for training, the rest for validation
-CROP = (4, 20, 84, 100)
+CELEBA = COLLECTIONS["celeba"]
+IMAGES = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options besides --quick and --json."""
-    parser.add_argument("--data", type=Path, help=f"folder that holds {CELEBA}; without it only embedded sets are used")
+    parser.add_argument("--data", type=Path, help=f"folder that holds {CELEBA.archive}; without it only embedded sets are used")
     parser.add_argument("--sets", nargs="*", default=["coins", "histology"], help="embedded sets with enough shots and targets")
     parser.add_argument("--shots", type=int, default=10)
-    parser.add_argument("--images", type=int, default=8, help="held-out images of each set")
+    parser.add_argument("--images", type=int, default=0, help=f"held-out images; 0: {IMAGES} of each set, 10 faces with --axis")
     parser.add_argument("--ratio", type=float, default=0.05, help="m/n")
     parser.add_argument("--sigma", type=float, default=1.0, help="noise σ in 8-bit units, A ~ N(0, 1/m)")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+    _data_axis.add_arguments(parser)
+    _colorization.add_arguments(parser)
 
 
 def methods(quick: bool) -> dict[str, Method]:
@@ -67,8 +65,13 @@ def methods(quick: bool) -> dict[str, Method]:
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
-    """A row for each set and method, then how far low-shot is ahead."""
-    images = 2 if options.quick else options.images
+    """A row for each set and method, then how far low-shot is ahead; or what ``--axis`` or ``--colorization`` ask for."""
+    if options.axis or options.colorization:
+        for wanted, part in ((options.axis, _data_axis), (options.colorization, _colorization)):
+            if wanted:
+                part.run(options, report)
+        return
+    images = 2 if options.quick else options.images or IMAGES
     device = pick_device(options.device)
     print(f"Compressed sensing, m/n = {options.ratio}, A ~ N(0, 1/m), σ = {options.sigma}/255, {options.size} px, {device}")
     print(CONVENTION)
@@ -138,23 +141,10 @@ def _empty_cache() -> Iterator[None]:
 
 def _images(name: str, options: argparse.Namespace, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     if name == "celeba":
-        shots = _celeba(options.data, range(options.shots), options.size)
-        return shots, _celeba(options.data, range(FIRST_VALIDATION, FIRST_VALIDATION + count), options.size)
+        first = CELEBA.first_held_out
+        shots = CELEBA.images(options.data, range(options.shots), options.size)
+        return shots, CELEBA.images(options.data, range(first, first + count), options.size)
     found = examples.get(name)
     if found.n_shots < options.shots or found.n_targets < count:
         raise InvalidSettings(f"The set '{name}' has {found.n_shots} shots and {found.n_targets} targets; choose another.")
     return found.shots(size=options.size)[: options.shots], found.targets(size=options.size)[:count]
-
-
-def _celeba(data: Path, indices: range, size: int) -> torch.Tensor:
-    path = data / CELEBA
-    if not path.is_file():
-        raise InvalidSettings(f"There is no {CELEBA} in the folder given with --data.")
-    faces = []
-    with zipfile.ZipFile(path) as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
-        for i in indices:
-            face = Image.open(io.BytesIO(archive.read(names[i]))).convert("RGB").crop(CROP)
-            pixels = np.asarray(face.resize((size, size), Image.Resampling.LANCZOS))
-            faces.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255)
-    return torch.stack(faces)
