@@ -2,43 +2,128 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from netprior_core import examples
-from netprior_core.errors import InvalidSettings
+from netprior_core import examples, priors
+from netprior_core.errors import InvalidSettings, MissingPrior
 from netprior_core.experiment import Experiment, parse
 from netprior_core.methods import Method
+from netprior_core.methods.csdip import CSDIP
 
 #: Numbers of examples of the low-shot paper, and two for small sets.
 COUNTS = (2, 5, 10, 15, 25, 50, 100)
+#: Learned regularisation fits a network to every example: a few of them, as in its paper.
+LEARNED_COUNTS = (2, 5, 10)
 UNTRAINED = {"kind": "cs-dip", "layers": "dcgan", "last_k": 1, "iterations": 500}
+#: What can be drawn, by name, with the words for it.
+CURVES: Mapping[str, str] = {
+    "low-shot": "Low-shot",
+    "learned": "CS-DIP, learned regularisation",
+    "shipped": "Shipped CelebA faces",
+}
+_SHIPPED = "lowshot-celeba-*.safetensors"
 
 
 @dataclass(frozen=True)
 class Point:
-    """One place on the axis: how many examples, what is solved with them, and the experiment that does it."""
+    """One place on the axis: how many examples, what is solved with them, the experiment that does it, and its curve."""
 
     shots: int
     label: str
     experiment: Experiment
+    curve: str = "low-shot"
 
 
-def points(experiment: Experiment) -> list[Point]:
-    """The experiments of the axis, in order: untrained, then the low-shot prior on the first S examples for growing S.
+def points(experiment: Experiment, curves: Sequence[str] = ("low-shot",)) -> list[Point]:
+    """The experiments of the axis, curve by curve, each from few examples to many; every point has the same target, operator,
+    noise and seed.
 
-    The low-shot method keeps the settings it has in ``experiment``, if it is there; else it has its defaults. Every point has
-    the same target, operator, noise and seed. Raises InvalidSettings when there is no truth to score against, or no examples.
+    low-shot: untrained, then the prior learned from the first S examples. learned: CS-DIP without learned regularisation, then
+    with it from S examples. shipped: low-shot priors of the first S faces of CelebA, whatever the examples are. Methods that
+    ``experiment`` has keep their settings. A curve that :func:`refusal` speaks against is left out.
+    Raises InvalidSettings when none is left.
     """
-    if experiment.target_is != "truth":
-        raise InvalidSettings("The data axis compares with the truth: choose a target that is the truth, not a measurement.")
+    reasons = [refusal(experiment, curve) for curve in curves]
+    drawn = [curve for curve, reason in zip(curves, reasons, strict=True) if reason is None]
+    if not drawn:
+        raise InvalidSettings(next((reason for reason in reasons if reason), "Choose at least one curve of the data axis."))
     available = _available(experiment)
-    if available < 2:
-        raise InvalidSettings("The data axis needs at least two example images: choose a set that has some, or upload your own.")
-    method = next((m.model_dump(mode="json") for m in experiment.methods if m.kind == "low-shot"), {"kind": "low-shot"})
+    untrained = [] if type(experiment.operator).needs_shots else [_point(experiment, 0, UNTRAINED, available, drawn[0])]
+    found: list[Point] = []
+    for curve in drawn:
+        if curve == "learned":
+            found += _learned(experiment, available)
+            continue
+        found += untrained
+        untrained = []  # the same for low-shot and shipped ones: once is enough
+        found += _low_shot(experiment, available) if curve == "low-shot" else _shipped_points(experiment, available)
+    return found
+
+
+def refusal(experiment: Experiment, curve: str) -> str | None:
+    """Why a curve cannot be drawn for this experiment, in a sentence for a person, or None when it can."""
+    if curve not in CURVES:
+        return f"There is no curve '{curve[:40]}' of the data axis."
+    if experiment.target_is != "truth":
+        return "The data axis compares with the truth: choose a target that is the truth, not a measurement."
+    if curve != "shipped":
+        if _available(experiment) < 2:
+            return "The data axis needs at least two example images: choose a set that has some, or upload your own."
+        return None
+    cards = shipped()
+    if not cards:
+        return "There are no shipped priors of CelebA faces here: the checkpoints folder has none."
+    fitting = [card for card in cards.values() if tuple(card["shape"]) == tuple(experiment.shape)]
+    if fitting:
+        return None
+    drawn = next(iter(cards.values()))["shape"]
+    have, want = ("×".join(map(str, shape)) for shape in (drawn, experiment.shape))
+    return (
+        f"The shipped priors draw CelebA faces of {have} (channels × height × width) and your image is {want}: "
+        f"choose {drawn[1]} pixels and {'colour' if drawn[0] == 3 else 'grey'} to add them."
+    )
+
+
+def shipped() -> dict[str, dict[str, Any]]:
+    """Cards by name of the shipped priors of CelebA faces, fewest shots first; of two with equally many the MMD's."""
+    best: dict[int, tuple[str, dict[str, Any]]] = {}
+    for path in sorted(priors.CHECKPOINTS.glob(_SHIPPED)):
+        with contextlib.suppress(MissingPrior, KeyError, TypeError, ValueError):
+            card = priors.card_of(path)
+            shots, loss = int(card["shots"]), card["settings"]["loss"]
+            if len(card["shape"]) == 3 and (shots not in best or loss == "mmd"):
+                best[shots] = path.stem, card
+    return {name: card for _, (name, card) in sorted(best.items())}
+
+
+def _low_shot(experiment: Experiment, available: int) -> list[Point]:
+    method = _lane(experiment, "low-shot") | {"prior": ""}
     counts = sorted({count for count in COUNTS if count < available} | {available})
-    found = [] if type(experiment.operator).needs_shots else [_point(experiment, 0, UNTRAINED, available)]
-    return [*found, *(_point(experiment, count, method, available) for count in counts)]
+    return [_point(experiment, count, method, available, "low-shot") for count in counts]
+
+
+def _learned(experiment: Experiment, available: int) -> list[Point]:
+    method = next((m for m in experiment.methods if isinstance(m, CSDIP) and m.regularisation != "none"), None)
+    with_it = (method or CSDIP.preset("learned, mild")).model_dump(mode="json")
+    none = [] if type(experiment.operator).needs_shots else [(0, {**with_it, "regularisation": "none"})]
+    few = [(count, {**with_it, "learning_images": count}) for count in LEARNED_COUNTS if count <= available]
+    return [_point(experiment, count, method, available, "learned") for count, method in [*none, *few]]
+
+
+def _shipped_points(experiment: Experiment, available: int) -> list[Point]:
+    method, found = _lane(experiment, "low-shot"), []
+    for name, card in shipped().items():
+        if tuple(card["shape"]) == tuple(experiment.shape):
+            point = _point(experiment, 0, {**method, "prior": name}, available, "shipped")
+            found.append(Point(int(card["shots"]), str(card.get("title", name))[:80], point.experiment, "shipped"))
+    return found
+
+
+def _lane(experiment: Experiment, kind: str) -> dict[str, Any]:
+    return next((m.model_dump(mode="json") for m in experiment.methods if m.kind == kind), {"kind": kind})
 
 
 def _available(experiment: Experiment) -> int:
@@ -47,12 +132,14 @@ def _available(experiment: Experiment) -> int:
     return len(experiment.shots.images)
 
 
-def _point(experiment: Experiment, count: int, method: dict[str, Any], available: int) -> Point:
+def _point(experiment: Experiment, count: int, method: dict[str, Any], available: int, curve: str) -> Point:
     data = experiment.model_dump(mode="json")
     if data["shots"]["source"] == "embedded":
         data["shots"]["count"] = count or min(10, available)
     else:
         data["shots"]["images"] = data["shots"]["images"][: count or None]
     data |= {"methods": [method], "stopping": [], "stop_by": "", "seeds": 1, "schedule": "iteration"}
-    title = Method.registry[method["kind"]].title
-    return Point(count, f"{title}, {count} examples" if count else f"{title}, untrained", parse(data))
+    title = CURVES[curve] if curve == "learned" else Method.registry[method["kind"]].title
+    if not count:
+        return Point(0, "CS-DIP, nothing learned" if curve == "learned" else f"{title}, untrained", parse(data), curve)
+    return Point(count, f"{title}, {count} examples", parse(data), curve)

@@ -10,9 +10,12 @@ import pytest
 import torch
 from shared import experiment_of
 
-from netprior_core import data_axis
+from netprior_core import data_axis, priors
 from netprior_core.errors import InvalidSettings
 from netprior_core.experiment import build, race_of
+from netprior_core.methods._shots import Pretrained
+from netprior_core.methods._shots import build as build_network
+from netprior_core.methods.csdip import CSDIP
 from netprior_core.methods.lowshot import LowShot
 from netprior_core.ui.data_axis import Found, _walk_sheet, chart
 
@@ -83,3 +86,74 @@ def test_a_walk_goes_from_one_remembered_example_to_another(tmp_path: Path, monk
     assert _walk_sheet(experiment, method, {}, 1, 3).shape == (128, 8 * 128)
     with pytest.raises(InvalidSettings, match="from 1 to 8"):
         _walk_sheet(experiment, method, {}, 1, 9)
+
+
+def test_learned_regularisation_is_a_curve_of_its_own() -> None:
+    points = data_axis.points(experiment_of(), ["low-shot", "learned"])
+    assert [p.shots for p in points if p.curve == "low-shot"] == [0, 2, 5, 10, 15, 25, 50, 90]
+    learned = [p for p in points if p.curve == "learned"]
+    assert [p.shots for p in learned] == [0, 2, 5, 10]
+    for point in learned:
+        (method,) = point.experiment.methods
+        assert isinstance(method, CSDIP)
+        problem, _ = build(point.experiment, {})
+        assert method.accepts(problem) is None
+        if point.shots:
+            assert method.regularisation == "published"
+            assert method.learning_images == point.shots == len(problem.shots)  # type: ignore[arg-type]
+        else:
+            assert method.regularisation == "none"
+    kept = experiment_of(methods=[{"kind": "cs-dip", "regularisation": "released", "iterations": 7}])
+    assert {p.experiment.methods[0].iterations for p in data_axis.points(kept, ["learned"])} == {7}  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny shipped priors of grey 32×32 "faces": 5 shots (mmd), 10 shots (both losses)."""
+    monkeypatch.setattr(priors, "CHECKPOINTS", tmp_path)
+    for count, loss in ((10, "mmd"), (10, "l2"), (5, "mmd")):
+        method, shots = LowShot(channels=4, latent=8, loss=loss), torch.zeros(count, 1, 32, 32)  # type: ignore[arg-type]
+        network = build_network((1, 32, 32), 8, 4)
+        trained = Pretrained(network.state_dict(), torch.randn(count, 8))
+        name = f"lowshot-celeba-{count}-{loss}"
+        priors.save(tmp_path / f"{name}.safetensors", trained.tensors(), {**method.card(shots), "name": name, "title": name})
+
+
+@pytest.mark.usefixtures("shipped")
+def test_shipped_priors_are_points_whatever_the_examples() -> None:
+    settings = {"kind": "low-shot", "latent_iterations": 2, "joint_iterations": 2}
+    for shots in ({"source": "upload", "images": []}, {"source": "embedded", "set": "faces", "count": 4}):
+        points = data_axis.points(experiment_of(methods=[settings], shots=shots), ["shipped"])
+        assert [(p.shots, p.curve) for p in points] == [(0, "shipped"), (5, "shipped"), (10, "shipped")]
+        names = [getattr(p.experiment.methods[0], "prior", "") for p in points]
+        assert names == ["", "lowshot-celeba-5-mmd", "lowshot-celeba-10-mmd"]
+    race = race_of(points[1].experiment, {}).run()
+    assert race.lanes[0].state == "finished"
+    both = data_axis.points(experiment_of(), ["low-shot", "shipped"])
+    assert [p.shots for p in both if p.curve == "shipped"] == [5, 10]  # untrained is there once
+    assert sum(p.shots == 0 for p in both) == 1
+
+
+@pytest.mark.usefixtures("shipped")
+def test_shipped_priors_that_do_not_fit_say_so(tmp_path: Path) -> None:
+    other = experiment_of(size=64)
+    assert "32 pixels and grey" in (data_axis.refusal(other, "shipped") or "")
+    with pytest.raises(InvalidSettings, match="1×64×64"):
+        data_axis.points(other, ["shipped"])
+    assert {p.curve for p in data_axis.points(other, ["low-shot", "shipped"])} == {"low-shot"}
+    for path in tmp_path.glob("*.safetensors"):
+        path.unlink()
+    assert "no shipped priors" in (data_axis.refusal(other, "shipped") or "")
+    with pytest.raises(InvalidSettings, match="at least one curve"):
+        data_axis.points(other, [])
+
+
+def test_every_curve_has_a_line_and_a_name_of_its_own() -> None:
+    pixels = np.zeros((8, 8), np.uint8)
+    found = [Found(s, f"{s}", 20 + s / 10, 1.0, pixels, curve) for curve in ("low-shot", "learned") for s in (0, 5, 10)]
+    drawn = chart(found, 10)
+    assert drawn.count("<path") == 2
+    assert drawn.count("<circle") == 6
+    assert all(drawn.count(f">{data_axis.CURVES[curve]}</text>") == 1 for curve in ("low-shot", "learned"))
+    places = [float(y) for y in re.findall(r"y='([\d.]+)'[^>]*fill:var", drawn)]
+    assert abs(places[0] - places[1]) >= 14  # the curves end at the same place, their names do not

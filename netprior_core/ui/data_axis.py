@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ class Found:
     psnr: float
     seconds: float
     pixels: np.ndarray
+    curve: str = "low-shot"
 
 
 class DataAxis:
@@ -49,6 +50,14 @@ class DataAxis:
     def build(self) -> None:
         """The components."""
         gr.HTML(INTRO)
+        self.curves = gr.CheckboxGroup(
+            [(words, name) for name, words in data_axis.CURVES.items()],
+            value=["low-shot"],
+            label="Curves",
+            info="Low-shot learns from the images; learned regularisation from measurements of up to ten of them, a CS-DIP each; "
+            "shipped priors know 5 to 100 faces already, and solve at once.",
+            elem_id="np-axis-curves",
+        )
         with gr.Row():
             self.button = gr.Button("Draw the data axis", scale=0, min_width=200, elem_id="np-axis-run")
         self.progress = gr.HTML("", elem_id="np-axis-progress")
@@ -91,11 +100,11 @@ class DataAxis:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         outputs = [live, self.progress, self.chart, self.found, self.choice, self.picture, self.truth, self.button]
 
-        async def draw(now: Experiment | None, request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
-            async for changes in self._draw(now, live, request):
+        async def draw(now: Experiment | None, curves: list[str], request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
+            async for changes in self._draw(now, curves, live, request):
                 yield changes
 
-        self.button.click(draw, [experiment], outputs, concurrency_limit=None, **quiet)
+        self.button.click(draw, [experiment, self.curves], outputs, concurrency_limit=None, **quiet)
         self.walk.click(self._walk, [experiment, self.first, self.last], [self.steps], **quiet)
         self.choice.input(_picture_at, [self.choice, self.found], [self.picture], **quiet)
 
@@ -114,17 +123,22 @@ class DataAxis:
             return gr.skip()
         return gr.update(value=sheet, visible=True)
 
-    async def _draw(self, now: Experiment | None, live: Any, request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
+    async def _draw(
+        self, now: Experiment | None, curves: list[str], live: Any, request: gr.Request
+    ) -> AsyncIterator[dict[Any, Any]]:
         if now is None:
             return
         try:
-            points = data_axis.points(now)
+            points = data_axis.points(now, curves)
         except NetPriorError as error:
             warn(str(error))
             return
+        for curve in curves:
+            if reason := data_axis.refusal(now, curve):
+                warn(reason)
         session = self.app.session(request.session_hash)
         found: list[Found] = []
-        most, again = points[-1].shots, gr.update(interactive=True)
+        most, again = max(point.shots for point in points), gr.update(interactive=True)
         yield {self.button: gr.update(interactive=False), self.chart: chart(found, most), self.found: found}
         for index, point in enumerate(points):
             race = race_of(point.experiment, dict(session.images), self.app.device, keep_frames=False)
@@ -138,7 +152,7 @@ class DataAxis:
                 yield {self.progress: words, self.button: again}
                 return
             seconds = lane.prepare_seconds + lane.seconds
-            found = [*found, Found(point.shots, point.label, lane.result.psnr, seconds, lane.result.pixels)]
+            found = [*found, Found(point.shots, point.label, lane.result.psnr, seconds, lane.result.pixels, point.curve)]
             choices = [(f"{one.label}: {one.psnr:.2f} dB", place) for place, one in enumerate(found)]
             yield {
                 self.chart: chart(found, most),
@@ -203,17 +217,46 @@ def chart(found: Sequence[Found], most: int) -> str:
     for tick in np.arange(low, high + 1, step):
         lines.append(f"<line class='grid' x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{y(tick):.1f}' y2='{y(tick):.1f}'/>")
         lines.append(f"<text x='{LEFT - 8}' y='{y(tick) + 4:.1f}' text-anchor='end'>{tick:.0f}</text>")
-    lines += [f"<text x='{x(p.shots):.1f}' y='{HEIGHT - BOTTOM + 18}' text-anchor='middle'>{p.shots}</text>" for p in found]
-    path = " ".join(f"{'M' if i == 0 else 'L'}{x(p.shots):.1f} {y(p.psnr):.1f}" for i, p in enumerate(found))
-    dots = "".join(
-        f"<circle cx='{x(p.shots):.1f}' cy='{y(p.psnr):.1f}' r='4'><title>{html.escape(p.label)}: {p.psnr:.2f} dB</title></circle>"
-        for p in found
-    )
+    lines += [
+        f"<text x='{x(s):.1f}' y='{HEIGHT - BOTTOM + 18}' text-anchor='middle'>{s}</text>" for s in sorted({p.shots for p in found})
+    ]
+    drawn = []
+    for number, curve in enumerate(dict.fromkeys(p.curve for p in found)):
+        mine = [p for p in found if p.curve == curve]
+        path = " ".join(f"{'M' if i == 0 else 'L'}{x(p.shots):.1f} {y(p.psnr):.1f}" for i, p in enumerate(mine))
+        colour, dash = f"var(--np-lane-{number})", "" if number == 0 else f";stroke-dasharray:{7 - 3 * (number - 1)} 4"
+        drawn.append(f"<path d='{path}' style='stroke:{colour}{dash}'/>")
+        drawn += [
+            f"<circle cx='{x(p.shots):.1f}' cy='{y(p.psnr):.1f}' r='4' style='fill:{colour}'>"
+            f"<title>{html.escape(p.label)}: {p.psnr:.2f} dB</title></circle>"
+            for p in mine
+        ]
+    drawn += _names(found, x, y)
     words = f"<text x='{WIDTH - RIGHT}' y='{HEIGHT - 6}' text-anchor='end'>number of examples S (0: untrained)</text>"
     words += f"<text x='{LEFT}' y='11'>PSNR, dB</text>"
-    rows = "".join(f"<tr><th scope='row'>{p.shots}</th><td>{p.psnr:.2f}</td><td>{p.seconds:.1f}</td></tr>" for p in found)
-    table = f"<table class='np-hidden'><tr><th>examples</th><th>PSNR, dB</th><th>seconds</th></tr>{rows}</table>"
+    rows = "".join(
+        f"<tr><th scope='row'>{p.shots}</th><td>{p.psnr:.2f}</td><td>{p.seconds:.1f}</td><td>{html.escape(p.label)}</td></tr>"
+        for p in found
+    )
+    table = f"<table class='np-hidden'><tr><th>examples</th><th>PSNR, dB</th><th>seconds</th><th>what</th></tr>{rows}</table>"
     return (
         f"<svg class='np-axis' viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='PSNR against the number of examples'>"
-        f"{''.join(lines)}<path d='{path}'/>{dots}{words}</svg>{table}"
+        f"{''.join(lines)}{''.join(drawn)}{words}</svg>{table}"
     )
+
+
+def _names(found: Sequence[Found], x: Callable[[int], float], y: Callable[[float], float]) -> list[str]:
+    """The name of each curve at its end, where there is more than one; names that would touch move apart."""
+    ends = {p.curve: p for p in found}
+    if len(ends) < 2:
+        return []
+    numbers = {curve: number for number, curve in enumerate(dict.fromkeys(p.curve for p in found))}
+    names, lowest = [], 0.0
+    for curve, p in sorted(ends.items(), key=lambda item: -item[1].psnr):
+        at = max(y(p.psnr) - 9, TOP + 10, lowest)
+        lowest = at + 14
+        place, anchor = (x(p.shots), "end") if x(p.shots) > WIDTH / 2 else (x(p.shots) + 8, "start")
+        style = f"fill:var(--np-lane-{numbers[curve]})"
+        name = html.escape(data_axis.CURVES[curve])
+        names.append(f"<text x='{place:.1f}' y='{at:.1f}' text-anchor='{anchor}' style='{style}'>{name}</text>")
+    return names
