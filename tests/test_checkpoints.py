@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,45 @@ from netprior_core.methods.lowshot import LowShot
 from netprior_core.noise import GaussianNoise
 from netprior_core.operators import Operator
 from netprior_core.problem import Problem
+from netprior_core.training._collections import COLLECTIONS
 from netprior_core.training.lowshot import PRESET, SHIPPED, train
 
+MIB = 2**20
 LOW_SHOT = sorted(priors.CHECKPOINTS.glob("lowshot-*.safetensors"))
+COLLECTED = [path for path in LOW_SHOT if path.stem.split("-")[1] in COLLECTIONS]
+EMBEDDED = [path for path in LOW_SHOT if path not in COLLECTED]
 
 
 def test_every_set_that_should_have_a_prior_has_one() -> None:
-    assert [path.stem.removeprefix("lowshot-") for path in LOW_SHOT] == sorted(SHIPPED)
+    assert [path.stem.removeprefix("lowshot-") for path in EMBEDDED] == sorted(SHIPPED)
 
 
-def test_all_embedded_sets_together_stay_small() -> None:
-    assert sum(path.stat().st_size for path in LOW_SHOT) <= 4 * 2**20
+def test_all_files_together_stay_small() -> None:
+    def size(paths: list[Path]) -> int:
+        return sum(path.stat().st_size for path in paths)
+
+    assert size(EMBEDDED) <= 4 * MIB
+    assert size(COLLECTED) <= 20 * MIB
+    assert size(sorted(priors.CHECKPOINTS.glob("*.safetensors"))) <= 42 * MIB
+
+
+@pytest.mark.parametrize("path", COLLECTED, ids=lambda p: p.stem)
+def test_a_prior_of_a_collection_says_what_it_saw_and_draws_it(path: Path) -> None:
+    _, collection, shots, loss = path.stem.split("-")
+    prior = priors.load(path)
+    card = prior.card
+    assert card["name"] == path.stem
+    assert (card["shots"], card["settings"]["loss"]) == (int(shots), loss)
+    assert card["terms"] == COLLECTIONS[collection].terms
+    for words in (f"--collection {collection} ", f"--shots {shots} ", f"--loss {loss} ", "--data DIR"):
+        assert words in card["command"]
+    assert len(card["curve_of_shots_psnr"]) >= 5
+    assert not re.search(r"(^|\s)/\w", card["command"])  # no folder of the machine it was made on
+    assert tuple(prior.tensors["latents"].shape) == (int(shots), card["settings"]["latent"])
+    trained = LowShot(prior=path.stem)._chosen(tuple(card["shape"]))
+    drawn = LowShot().walk(trained, tuple(card["shape"]), 0, 1, steps=2)
+    assert tuple(drawn.shape) == (2, *card["shape"])
+    assert drawn.std() > 0.05
 
 
 @pytest.mark.parametrize("path", LOW_SHOT, ids=lambda p: p.stem)
