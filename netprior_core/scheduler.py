@@ -6,13 +6,11 @@ A paused race gives up its turn, and is ended when nobody comes back to it.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import logging
-import sys
 import threading
 import time
 
+from netprior_core.memory import give_memory_back
 from netprior_core.race import Race
 
 log = logging.getLogger("netprior")
@@ -87,10 +85,3 @@ class Scheduler:
                 if self._line:
                     return self._line[0]
                 self._condition.wait(timeout=min(5.0, max(0.05, self.pause_limit)) if self._held else None)
-
-
-def give_memory_back() -> None:
-    """Return what glibc keeps of a finished race to the system; a no-op elsewhere."""
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
