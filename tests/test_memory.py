@@ -17,8 +17,8 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 def work():
-    for i in range(12):
-        if i == 2:
+    for i in range(20):
+        if i == 10:
             work.before = faults()
         a = torch.zeros(4_000_000); b = torch.zeros(12_000_000); del a, b
 
