@@ -31,8 +31,9 @@ _PUBLISHED = {
     "batch": 0,
     "tv_weight": 0.0,
 }
-#: Solving our way, for a prior that was trained as published; see "bench low-shot --axis".
-_OURS = {"latent_iterations": 200, "tv_weight": 0.02}
+#: Chosen on CelebA faces 9,401 ff. at m/n = 0.05 and 0.1: most of the latent stage is lost once the weights move, while total
+#: variation and larger steps of theirs gain dBs. Priors learned with mirror images and jitter, as is the default, gain more.
+_OURS = {"latent_iterations": 200, "joint_iterations": 300, "joint_learning_rate": 3e-4}
 
 
 class LowShot(Method):
@@ -65,7 +66,7 @@ class LowShot(Method):
         "shipped": {"channels": 16, "pretrain_iterations": 3000, "mirror": False},
         "as published": _PUBLISHED,
         "as published, MMD": {**_PUBLISHED, "loss": "mmd"},
-        "ours, trained as published": {**_PUBLISHED, **_OURS},
+        "ours": _OURS,
     }
 
     kind: Literal["low-shot"] = "low-shot"

@@ -32,13 +32,13 @@ SIDE = 16
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a tiny collection of faces and three tiny priors; methods take a few steps."""
-    faces = replace(COLLECTIONS["celeba"], archive="faces.zip", first_held_out=2, crop=None)
+    faces = replace(COLLECTIONS["celeba"], archive="faces.zip", first_held_out=10, crop=None)
     monkeypatch.setitem(COLLECTIONS, "celeba", faces)
     monkeypatch.setattr(_data_axis, "SIZE", SIDE)
-    monkeypatch.setattr(_data_axis, "QUICK", {"latent_iterations": 2, "joint_iterations": 2})
+    monkeypatch.setattr(_data_axis, "QUICK", {"latent_iterations": 2, "joint_iterations": 2, "pretrain_iterations": 2})
     random = np.random.default_rng(0)
     with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
-        for i in range(5):
+        for i in range(12):
             file = io.BytesIO()
             Image.fromarray(random.integers(0, 255, (SIDE, SIDE, 3), np.uint8)).save(file, "PNG")
             archive.writestr(f"{i:03}.png", file.getvalue())
@@ -55,7 +55,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """The untrained methods take three iterations."""
     monkeypatch.setattr(CSDIP, "presets", {name: {"iterations": 3, "channels": 4} for name in CSDIP.presets})
     monkeypatch.setattr(DeepImagePrior, "presets", {"1000 iterations": {"iterations": 3, "channels": 4}})
-    low = {name: {**changes, "latent_iterations": 2, "joint_iterations": 2} for name, changes in LowShot.presets.items()}
+    low = {name: {**changes, **_data_axis.QUICK, "channels": 4} for name, changes in LowShot.presets.items()}
     monkeypatch.setattr(LowShot, "presets", low)
 
 
@@ -75,20 +75,20 @@ def test_parts_add_up_and_nothing_is_measured_twice(place: Path, monkeypatch: py
     solved = _data_axis._solve
     done: list[tuple[Any, ...]] = []
 
-    def watched(row: Row, truth: torch.Tensor, ratio: float, sigma: float, image: int) -> dict[str, Any]:
+    def watched(row: Row, truth: torch.Tensor, shots: torch.Tensor, ratio: float, sigma: float, image: int) -> dict[str, Any]:
         done.append((row.title, ratio, image))
-        return solved(row, truth, ratio, sigma, image)
+        return solved(row, truth, shots, ratio, sigma, image)
 
     monkeypatch.setattr(_data_axis, "_solve", watched)
     report = Report("low-shot", {"a": 2}, file)
     low_shot.run(_options(place, *words, "--ratios", "0.1", "0.3"), report)
-    assert len(done) == len(set(done)) == 2 * (3 + 7)  # at 0.1 the four with ten shots were there
+    assert len(done) == len(set(done)) == 2 * (3 + 8)  # at 0.1 the five with ten shots were there
     assert not [one for one in done if one[1] == 0.1 and "10 shots" in one[0]]
     assert [one[2] for one in done] == sorted(one[2] for one in done)  # all methods of the first image first
     assert [one[0] for one in done if one[1:] == (0.3, 0)][-2:] == ["CS-DIP, untrained", "DIP, untrained"]
     low_shot.run(_options(place, *words, "--ratios", "0.3"), Report("low-shot", {"a": 3}, file))
     rows = json.loads(file.read_text())["rows"]
-    assert sum("key" in row for row in rows) == 2 * 2 * 7  # rows of 0.1 stay though only 0.3 was asked for
+    assert sum("key" in row for row in rows) == 2 * 2 * 8  # rows of 0.1 stay though only 0.3 was asked for
     (mean,) = [row for row in rows if "key" not in row and row["method"] == "10 shots, l2, as published"]
     each = [row["psnr"] for row in rows if "key" in row and row["method"] == mean["method"] and row["ratio"] == 0.1]
     assert mean["m/n 0.1"] == pytest.approx(sum(each) / 2, abs=0.006)
@@ -175,13 +175,13 @@ def test_wrong_words_are_explained(place: Path) -> None:
 @pytest.mark.usefixtures("few")
 def test_colorization_scores_every_method_and_draws_the_sheet(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report, sheet = Report("low-shot", {}), place / "sheet.png"
-    low_shot.run(_options(place, "--colorization", "--images", "3", "--sheet", str(sheet)), report)
+    low_shot.run(_options(place, "--colorization", "--images", "2", "--sheet", str(sheet)), report)
     titles = [_colorization.GREY, _colorization.PUBLISHED, _colorization.OURS, _colorization.NETWORK, _colorization.DIP]
     assert [row["method"] for row in report.rows if row["image"] == "mean"] == titles
     grey = [row["psnr"] for row in report.rows if row["method"] == _colorization.GREY]
-    assert grey[-1] == pytest.approx(sum(grey[:3]) / 3, abs=0.02)
+    assert grey[-1] == pytest.approx(sum(grey[:2]) / 2, abs=0.02)
     with Image.open(sheet) as picture:
-        assert picture.size == (3 * SIDE + 4, 5 * SIDE + 8)
+        assert picture.size == (2 * SIDE + 2, 5 * SIDE + 8)
         pixels = np.asarray(picture).astype(int)
     second = pixels[SIDE + 2 : 2 * SIDE + 2, :SIDE]
     assert np.ptp(second, axis=2).max() == 0  # luma is grey
