@@ -68,6 +68,7 @@ class Race:
         self.description = ""
         self.measurement_picture: np.ndarray | None = None
         self.truth_picture: np.ndarray | None = None
+        self.noise_std: float | None = None  # of the measurement, where it is known
         self.shot_pictures: list[np.ndarray] = []
         self.shots_total = 0
         self.shots_tensor: torch.Tensor | None = None  # the examples, on the CPU: what a learned prior is found by
@@ -199,6 +200,7 @@ class Race:
         problem = self._problem
         self.has_truth = self._truth is not None
         self.description = "; ".join(filter(None, [problem.model.describe(), self._remark]))
+        self.noise_std = problem.noise_std
         self.measurement_picture = picture_of(problem.model.preview(problem.measurement))
         self.truth_picture = picture_of(self._truth) if self._truth is not None else None
         if problem.shots is not None:

@@ -252,11 +252,18 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("psnr", "ssim", "residual", "best_psnr", "prepare_seconds", "seconds"):
         found[key] = _finite(row.get(key))
     for key in ("returns", "best_iteration", "iterations"):
-        value = _finite(row.get(key))
-        found[key] = None if value is None else int(value)
+        found[key] = _whole(row.get(key))
     if found["best_iteration"] is None:
         found["best_psnr"] = None
+    stops = row.get("stops")
+    found["stops"] = [_stop(stop) for stop in (stops if isinstance(stops, list) else [])[:8] if isinstance(stop, dict)]
     return found
+
+
+def _stop(stop: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a stopping rule stood."""
+    whole = {key: _whole(stop.get(key)) for key in ("iteration", "fired")}
+    return {"rule": _text(stop.get("rule"), 40), **whole, "psnr": _finite(stop.get("psnr"))}
 
 
 def _text(value: Any, limit: int) -> str:
@@ -267,6 +274,11 @@ def _finite(value: Any) -> float | None:
     """A number that JSON can carry, else None."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
     return float(value) if good else None
+
+
+def _whole(value: Any) -> int | None:
+    number = _finite(value)
+    return None if number is None else int(number)
 
 
 def _read_lanes(files: Mapping[str, bytes], summary: Mapping[str, Any]) -> list[RecordedLane]:

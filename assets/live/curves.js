@@ -64,7 +64,9 @@ function curveGeometry(view, context, width, height) {
   const { state, metric, axis } = view;
   const lanes = state.lanes.slice(0, 4);
   const series = lanes.map((lane) => seriesOf(state, lane.id, metric, axis));
-  const range = valueRange(series, metric);
+  const sigma = metric === "residual" ? state.strip.measurement?.noise_std ?? null : null;
+  const seen = series.some(({ y }) => y.length);
+  const range = valueRange(sigma && seen ? [...series, { y: [sigma] }] : series, metric);
   const names = lanes.map((lane) => lane.name ?? "");
   const label = Math.min(width < 480 ? 72 : 116, Math.max(24, ...names.map((name) => context.measureText(name).width)) + 10);
   const [left, right, top, bottom] = [44, width - label, 22, height - 34];
@@ -78,7 +80,7 @@ function curveGeometry(view, context, width, height) {
   const y = range ? makeScale(range.low, range.high, bottom, top, range.log, 5) : null;
   const end = timelineEnd(state, axis);
   const ends = lanes.map((lane, i) => (holds(state, lane) ? Math.max(end, series[i].x.at(-1) ?? 0) : series[i].x.at(-1) ?? 0));
-  return { left, right, edge: width, top, bottom, x, y, series, ends, names };
+  return { left, right, edge: width, top, bottom, x, y, sigma, series, ends, names };
 }
 
 function paintCurves(view) {
@@ -97,11 +99,37 @@ function paintCurves(view) {
     if (view.metric === "psnr") view.state.lanes.slice(0, 4).forEach((lane, index) => paintBand(view, context, geometry, bandOf(view.state, lane.id, view.axis), index));
     geometry.series.forEach((series, lane) => paintLine(view, context, geometry, series, lane));
     context.restore();
-    paintMarks(view, context, geometry, paintNames(view, context, geometry));
+    const taken = paintNames(view, context, geometry);
+    taken.push([geometry.left, 0, context.measureText(METRICS[view.metric]).width]);
+    paintNoise(view, context, geometry, taken);
+    paintMarks(view, context, geometry, taken);
     paintCrosshair(view, context, geometry);
   }
   updateKey(view);
+  updateStops(view);
   updateReadout(view);
+}
+
+/** In the residual's plot: the noise level. Below it, a network has begun to fit noise. */
+function paintNoise(view, context, { left, right, top, bottom, y, sigma }, taken) {
+  if (!sigma) return;
+  const at = Math.round(y.at(sigma)) + 0.5;
+  if (at < top - 4 || at > bottom + 1) return;
+  const words = "σ, the noise level";
+  context.strokeStyle = context.fillStyle = view.colours.ink;
+  context.lineWidth = 1;
+  context.setLineDash([1, 3]);
+  line(context, left, at, right, at);
+  context.setLineDash([]);
+  context.textAlign = "left";
+  context.textBaseline = "middle";
+  const width = context.measureText(words).width;
+  const height = at - 9 < top ? at + 9 : at - 9;
+  context.lineWidth = 3;
+  context.strokeStyle = view.colours.paper;
+  context.strokeText(words, right - width - 4, height);
+  context.fillText(words, right - width - 4, height);
+  taken.push([right - width - 4, height, width]);
 }
 
 function paintAxes(view, context, { left, right, top, bottom, x, y }) {
@@ -220,8 +248,9 @@ function allMarks(view) {
   const { state, metric } = view;
   const marks = state.marks.filter((mark) => mark.kind !== "best" || metric === "psnr");
   if (metric !== "psnr") return inOrder(marks);
-  const marked = new Set(marks.filter((mark) => mark.kind === "best").map((mark) => mark.lane));
-  const own = state.lanes.filter((lane) => lane.best && !marked.has(lane.id)).map((lane) => ({ lane: lane.id, kind: "best", iteration: lane.best.iteration, label: "" }));
+  // at the end the oracle stands where the best so far was
+  const marked = new Set(marks.filter((mark) => mark.kind === "best" || mark.kind === "oracle").map((mark) => mark.lane));
+  const own = state.lanes.filter((lane) => lane.best && lane.total !== 1 && !marked.has(lane.id)).map((lane) => ({ lane: lane.id, kind: "best", iteration: lane.best.iteration, label: "" }));
   return inOrder([...marks, ...own]);
 }
 
@@ -233,7 +262,7 @@ function paintMarks(view, context, geometry, taken) {
     const px = geometry.x.at(view.axis === "seconds" ? point[1] : point[0]);
     const py = Math.min(geometry.bottom, Math.max(geometry.top, geometry.y.at(point[2])));
     paintMark(context, mark.kind, px, py, view.colours.lanes[lane], view.colours.paper);
-    if (mark.label && mark.kind !== "best") labelMark(view, context, geometry, mark.label, px, py, taken);
+    if (mark.label && mark.kind !== "best") labelMark(view, context, geometry, mark, px, py, taken, view.colours.lanes[lane]);
   }
 }
 
@@ -254,19 +283,20 @@ function paintMark(context, kind, px, py, colour, paper) {
   context.restore();
 }
 
-/** A mark's label above it, left out where it would run into another. */
-function labelMark(view, context, { left, right, top }, text, px, py, taken) {
+/** A mark's label near it, in its lane's colour; left out where every place for it is taken. */
+function labelMark(view, context, { left, right, top, bottom }, { kind, label: text }, px, py, taken, colour) {
   const width = context.measureText(text).width;
   const x = Math.min(right - width, Math.max(left, px - width / 2));
-  const y = py - 12 < top - 16 ? py + 16 : py - 12;
-  if (taken.some(([tx, ty, tw]) => Math.abs(ty - y) < 14 && x < tx + tw + 6 && tx < x + width + 6)) return;
+  const free = (y) => y >= top - 16 && y <= bottom - 6 && !taken.some(([tx, ty, tw]) => Math.abs(ty - y) < 14 && x < tx + tw + 6 && tx < x + width + 6);
+  const y = (kind === "stop" ? [py - 12, py + 16, py - 26, py + 30, py - 40, py + 44] : [py - 12, py + 16]).find(free);
+  if (y === undefined) return;
   taken.push([x, y, width]);
   context.textAlign = "left";
   context.textBaseline = "middle";
   context.lineWidth = 3;
   context.strokeStyle = view.colours.paper;
   context.strokeText(text, x, y);
-  context.fillStyle = view.colours.muted;
+  context.fillStyle = colour;
   context.fillText(text, x, y);
 }
 
@@ -281,34 +311,4 @@ function paintCrosshair(view, context, { left, right, top, bottom, x, y }) {
     const point = pointAt(view.state, lane.id, view.metric, iterationAt(view.state, lane.id, position));
     if (point) dot(context, x.at(view.axis === "seconds" ? point[1] : point[0]), Math.min(bottom, Math.max(top, y.at(point[2]))), view.colours.lanes[index]);
   });
-}
-
-/** One line over the plot: all methods at the crosshair, or else the convention behind the numbers. */
-function updateReadout(view) {
-  const { state, metric, refs } = view;
-  const position = view.hover ?? view.position;
-  if (!position || !view.geometry) {
-    const seeds = [...state.curves.values()].some((curve) => curve.low.length) ? "; line: median over the seeds, band: their range" : "";
-    const words = metric === "psnr" ? state.convention + seeds : metric === "residual" ? "Residual: root mean square of A x̂ − y, in units of the measurement" : metric === "objective" ? "Objectives differ between methods: compare shapes, not heights" : "";
-    if (refs.readout.dataset.text !== words) { refs.readout.dataset.text = words; refs.readout.replaceChildren(words); refs.readout.title = words; }
-    return;
-  }
-  const parts = [position.axis === "iteration" ? `it ${count(position.value)}` : duration(position.value)];
-  state.lanes.slice(0, 4).forEach((lane, index) => {
-    const point = pointAt(state, lane.id, metric, iterationAt(state, lane.id, position));
-    const name = make("b", "", lane.name ?? "");
-    name.style.color = `var(--np-lane-${index})`;
-    parts.push(" ", name, ` ${!point ? NONE : metric === "psnr" ? `${fixed(point[2], 2)} dB` : metric === "ssim" ? fixed(point[2], 3) : compact(point[2])}`);
-  });
-  delete refs.readout.dataset.text;
-  refs.readout.title = "";
-  refs.readout.replaceChildren(...parts);
-}
-
-/** What the symbols mean: only those that are drawn. */
-function updateKey(view) {
-  const kinds = view.geometry ? Object.keys(KEY_SHAPES).filter((kind) => allMarks(view).some((mark) => mark.kind === kind)) : [];
-  if (view.refs.key.dataset.kinds === kinds.join()) return;
-  view.refs.key.dataset.kinds = kinds.join();
-  view.refs.key.innerHTML = kinds.map((kind) => { const [shape, filled, words] = KEY_SHAPES[kind]; return `<span><svg viewBox="0 0 9 9" aria-hidden="true"><path d="${shape}" fill="${filled ? "currentColor" : "none"}" stroke="currentColor"/></svg>${words}</span>`; }).join("");
 }

@@ -113,7 +113,7 @@ function pixelsAt(truth, width, height) {
 
 function drawLegend(view) {
   const context = view.refs.legendCanvas.getContext("2d");
-  RAMP.forEach(([r, g, b], i) => { context.fillStyle = `rgb(${r} ${g} ${b})`; context.fillRect((i * 96) / 256, 0, 1, 8); });
-  view.refs.legendTop.textContent = (1 / view.gain).toFixed(2);
+  RAMP.forEach(([r, g, b], i) => { context.fillStyle = view.spread ? `rgb(${i} ${i} ${i})` : `rgb(${r} ${g} ${b})`; context.fillRect((i * 96) / 256, 0, 1, 8); });
+  view.refs.legendTop.textContent = view.spread ? "0.25 std" : (1 / view.gain).toFixed(2);
   view.refs.gain.textContent = `×${view.gain}`;
 }

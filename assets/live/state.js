@@ -6,7 +6,7 @@ const FRAME_COUNT = 400; // and per lane: more than a slider of a screen's width
 function emptyState() {
   return {
     run: null, type: "setup", seq: -1, state: "idle", note: "", place: null, schedule: "iteration", eta: null, elapsed: 0,
-    strip: {}, lanes: [], curves: new Map(), marks: [], frames: new Map(), recorded: null, convention: "", metric: "psnr", link: null, holes: 0,
+    strip: {}, lanes: [], curves: new Map(), marks: [], frames: new Map(), recorded: null, convention: "", metric: "psnr", rules: [], seeds: 1, link: null, holes: 0,
   };
 }
 
@@ -26,7 +26,7 @@ function mergeMessage(state, message) {
   Object.assign(state, {
     run, type: message.type, seq: message.seq ?? 0, state: message.state ?? "idle", note: message.note ?? "",
     place: message.place ?? null, schedule: message.schedule ?? state.schedule, eta: message.eta ?? null, elapsed: message.elapsed ?? 0,
-    marks: message.marks ?? state.marks, convention: message.convention ?? state.convention, metric: message.metric ?? state.metric, link: message.link ?? state.link,
+    marks: message.marks ?? state.marks, convention: message.convention ?? state.convention, metric: message.metric ?? state.metric, rules: message.rules ?? state.rules, seeds: message.seeds ?? state.seeds, link: message.link ?? state.link,
     recorded: message.recorded ? { label: message.recorded.label ?? "" } : state.recorded,
   });
   if (message.strip) Object.assign(state.strip, message.strip);

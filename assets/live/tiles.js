@@ -46,7 +46,7 @@ function emptyTiles(number) {
 }
 
 function makeTile(view, index) {
-  const nodes = { name: make("span", "np-name"), state: make("span", "np-state"), detail: make("span", "np-detail np-caption"), iteration: make("span"), exact: make("span"), message: make("p", "np-message") };
+  const nodes = { name: make("span", "np-name"), state: make("span", "np-state"), detail: make("span", "np-detail np-caption"), iteration: make("span"), exact: make("span"), message: make("p", "np-message"), note: make("p", "np-note") };
   const canvas = document.createElement("canvas");
   canvas.setAttribute("role", "img");
   const picture = make("div", "np-picture", canvas, nodes.message);
@@ -56,7 +56,7 @@ function makeTile(view, index) {
     nodes[key + "Row"] = make("div", className, make("dt", "", label), nodes[key]);
     numbers.append(nodes[key + "Row"]);
   }
-  const node = make("div", "np-tile", make("div", "np-head", lineSample(index), nodes.name, nodes.state, nodes.detail), picture, make("div", "np-sub", nodes.iteration, nodes.exact), numbers);
+  const node = make("div", "np-tile", make("div", "np-head", lineSample(index), nodes.name, nodes.state, nodes.detail), picture, make("div", "np-sub", nodes.iteration, nodes.exact), numbers, nodes.note);
   node.dataset.lane = String(index);
   node.setAttribute("role", "listitem");
   const tile = { index, node, canvas, picture, nodes, slot: null, errorKey: null };
@@ -94,25 +94,28 @@ function updateTiles(view) {
     wantPicture(tile.spread, lane.spread ?? null);
     tile.kind = picture?.kind ?? "estimate";
     const scrubbed = Boolean(view.hover ?? view.position) && picture && tile.kind !== "shots";
-    writeHead(tile, lane, picture, scrubbed, view.state.state === "paused");
+    writeHead(tile, lane, picture, scrubbed, view.state);
     writeNumbers(view, tile, lane, scrubbed ? picture.iteration : null);
     writeMessage(view, tile, lane, picture);
     const drag = view.wipe < 1 && view.zoom.k === 1 ? "wipe" : view.zoom.k > 1 ? "pan" : "";
     if (drag) tile.picture.dataset.drag = drag;
     else delete tile.picture.dataset.drag;
+    if (view.zoom.k > 1) Object.assign(tile.picture, { tabIndex: 0, role: "group", ariaLabel: `${lane.name}, zoomed: arrow keys move the pictures` });
+    else for (const name of ["tabindex", "role", "aria-label"]) tile.picture.removeAttribute(name);
   });
 }
 
-function writeHead(tile, lane, picture, scrubbed, paused) {
+function writeHead(tile, lane, picture, scrubbed, { state, seeds }) {
   const { nodes } = tile;
   setText(nodes.name, lane.name ?? "");
   nodes.name.title = lane.name ?? "";
   setText(nodes.detail, lane.detail ?? "");
-  setText(nodes.state, paused && lane.state === "running" ? "paused" : laneWord(lane));
+  nodes.detail.title = lane.detail ?? "";
+  setText(nodes.state, state === "paused" && lane.state === "running" ? "paused" : laneWord(lane));
   const at = scrubbed ? picture.iteration : lane.iteration;
   const total = lane.total ? ` / ${count(lane.total)}` : "";
   setText(nodes.iteration, lane.state === "refused" || lane.state === "ready" ? "" : lane.state === "preparing" && !scrubbed ? `${count(lane.iteration)}${total}` : `it ${count(at)}${total}`);
-  setText(nodes.exact, !picture?.src ? "" : picture.kind === "shots" ? "shots, as drawn now" : picture.lossless ? "exact" : "preview (jpeg)");
+  setText(nodes.exact, !picture?.src ? "" : picture.kind === "shots" ? "shots, as drawn now" : (picture.lossless ? "exact" : "preview (jpeg)") + (seeds > 1 ? `, run 1 of ${seeds}` : ""));
   tile.canvas.setAttribute("aria-label", `${lane.name}: reconstruction${picture?.iteration ? ` at iteration ${picture.iteration}` : ""}`);
 }
 
@@ -142,7 +145,10 @@ function writeMessage(view, tile, lane, picture) {
   const { message } = tile.nodes;
   const failed = lane.state === "failed" || lane.state === "refused";
   const waiting = { preparing: phaseOf(lane), ready: view.state.type === "setup" ? "Ready to run." : view.state.state === "waiting" ? "Waiting for its turn." : "Ready." }[lane.state] ?? "";
-  const text = lane.message || (failed ? "This method gave no reason." : picture?.src ? "" : waiting);
+  const note = failed || !picture?.src ? "" : lane.message || ""; // beside the picture: it must not hide what it speaks of
+  setText(tile.nodes.note, note);
+  tile.nodes.note.title = note;
+  const text = note ? "" : lane.message || (failed ? "This method gave no reason." : picture?.src ? "" : waiting);
   setText(message, text);
   message.hidden = !text;
   message.toggleAttribute("data-fill", !picture?.src || lane.state === "refused");

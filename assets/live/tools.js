@@ -31,7 +31,7 @@ function setWipe(view, fraction) {
   mark(view, "text", "tiles");
 }
 
-/** Drag pans a zoomed picture, or moves the divider (near it, or anywhere when nothing can be panned); two fingers or Ctrl + wheel zoom. */
+/** Drag (or the arrow keys) pans a zoomed picture, or moves the divider (near it, or anywhere when nothing can be panned); two fingers or Ctrl + wheel zoom. */
 function wirePicture(view, tile) {
   const pointers = new Map();
   const fraction = (event) => { const box = tile.canvas.getBoundingClientRect(); return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height]; };
@@ -59,6 +59,12 @@ function wirePicture(view, tile) {
   const end = (event) => { pointers.delete(event.pointerId); if (!pointers.size) mode = null; };
   listen("pointerup", end);
   listen("pointercancel", end);
+  listen("keydown", (event) => {
+    const [dx, dy] = { ArrowLeft: [0.1, 0], ArrowRight: [-0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] }[event.key] ?? [];
+    if (dx === undefined || view.zoom.k === 1) return;
+    event.preventDefault(); // or the arrows would scrub
+    panBy(view, dx, dy);
+  });
   listen("wheel", (event) => {
     if (!event.ctrlKey && !event.metaKey) return; // a plain wheel scrolls the page
     event.preventDefault();
@@ -77,8 +83,8 @@ function wireTools(view) {
   refs.zoomOut.addEventListener("click", () => zoomBy(view, 0.5));
   refs.zoomReset.addEventListener("click", () => { Object.assign(view.zoom, { k: 1, cx: 0.5, cy: 0.5 }); limitZoom(view); });
   refs.wipe.addEventListener("input", () => setWipe(view, refs.wipe.value / 100));
-  refs.spread.addEventListener("click", () => { view.spread = !view.spread; view.error = false; mark(view, "tools", "tiles"); });
-  refs.error.addEventListener("click", () => { view.error = !view.error; view.spread = false; mark(view, "tools", "tiles"); });
+  refs.spread.addEventListener("click", () => { view.spread = !view.spread; view.error = false; drawLegend(view); mark(view, "tools", "tiles"); });
+  refs.error.addEventListener("click", () => { view.error = !view.error; view.spread = false; drawLegend(view); mark(view, "tools", "tiles"); });
   refs.gain.addEventListener("click", () => { view.gain = GAINS[(GAINS.indexOf(view.gain) + 1) % GAINS.length]; drawLegend(view); mark(view, "tiles"); });
   drawLegend(view);
 }
@@ -92,13 +98,16 @@ function updateTools(view) {
   refs.zoomIn.disabled = zoom.k >= ZOOM_MOST;
   refs.wipe.disabled = refs.error.disabled = !truth;
   if (!truth) { view.error = false; view.wipe = 1; refs.wipe.value = "100"; }
-  refs.spreadTool.hidden = !state.lanes.some((lane) => lane.spread);
-  if (refs.spreadTool.hidden) view.spread = false;
+  refs.spread.hidden = !(state.seeds > 1 || state.lanes.some((lane) => lane.spread));
+  refs.spread.disabled = !state.lanes.some((lane) => lane.spread);
+  if (refs.spread.disabled) view.spread = false;
   refs.spread.setAttribute("aria-pressed", String(view.spread));
   refs.error.setAttribute("aria-pressed", String(view.error));
-  refs.legend.toggleAttribute("data-on", view.error);
+  refs.legend.toggleAttribute("data-on", view.error || view.spread);
+  refs.legend.toggleAttribute("data-spread", view.spread);
   for (const tool of refs.root.querySelectorAll(".np-truthtool")) {
     tool.toggleAttribute("data-off", !truth);
     tool.title = truth ? "" : "There is no ground truth to compare with.";
   }
+  refs.error.title = truth ? "How far each pixel is from the truth" : "There is no ground truth to compare with.";
 }

@@ -3,7 +3,7 @@
 const NONE = "–";
 
 function fixed(value, digits) {
-  return value === null || value === undefined || !Number.isFinite(value) ? NONE : value.toFixed(digits);
+  return value === null || value === undefined || !Number.isFinite(value) ? NONE : value.toFixed(digits).replace("-", "−");
 }
 
 const GROUPED = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
@@ -56,11 +56,17 @@ function statusOf(state) {
     case "waiting": return { text: placeSentence(state.place) + note, tone: "" };
     case "running": return { text: runningSentence(state) + note, tone: "" };
     case "paused": return { text: `Paused at ${runningSentence(state, false)}.${note}`, tone: "" };
-    case "finished": return { text: `Finished in ${duration(state.elapsed)}.${note}`, tone: "" };
+    case "finished": return { text: `Finished in ${duration(state.elapsed)}.${failures(state)}${note}`, tone: "" };
     case "stopped": return { text: `Stopped after ${duration(state.elapsed)}.${note}`, tone: "" };
     case "failed": return { text: state.note || "The race failed.", tone: "alert" };
-    default: return { text: state.note || (refused ? "No chosen method can solve this." : "Ready."), tone: refused ? "alert" : "" };
+    default: return { text: state.note || (refused ? "No chosen method can solve this." : "Ready: press Run."), tone: refused ? "alert" : "" };
   }
+}
+
+/** How many methods failed, for who does not see their tiles. */
+function failures(state) {
+  const failed = state.lanes.filter((lane) => lane.state === "failed").length;
+  return failed ? ` ${failed} of ${state.lanes.length} methods failed: the tile says why.` : "";
 }
 
 function runningSentence(state, withTime = true) {
@@ -75,6 +81,14 @@ function runningSentence(state, withTime = true) {
 function phaseOf(lane) {
   const phase = lane.phase || "preparing";
   return /\d/.test(phase) || !lane.total ? phase : `${phase} ${lane.iteration}/${lane.total}`;
+}
+
+/** What a stopping rule says of a lane: "it 95, −0.47 dB". */
+function stopWords(state, lane, rule) {
+  const mark = state.marks.find((candidate) => candidate.kind === "stop" && candidate.lane === lane.id && candidate.rule === rule.title);
+  if (!mark) return lane.total > 1 && lane.state === "running" ? "watching" : NONE;
+  const lost = mark.lost === null || mark.lost === undefined ? "" : `, −${mark.lost.toFixed(2)} dB`;
+  return `it ${count(mark.iteration)}${lost}${mark.fired === null ? " (did not fire)" : ""}`;
 }
 
 /** The word beside a lane's name. */

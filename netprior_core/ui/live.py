@@ -17,7 +17,7 @@ from typing import Any
 import gradio as gr
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "live"
-SCRIPTS = ("state", "words", "axes", "pictures", "strip", "tiles", "tools", "transport", "curves", "main")
+SCRIPTS = ("state", "words", "axes", "pictures", "strip", "tiles", "tools", "transport", "curves", "readout", "main")
 PARTS = ("strip", "transport", "tools", "timeline", "curves")
 
 

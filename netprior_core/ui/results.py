@@ -8,6 +8,7 @@ from typing import Any
 from netprior_core.experiment import Experiment
 from netprior_core.metrics import CONVENTION, SSIM_CONVENTION
 from netprior_core.race import Race, summary
+from netprior_core.ui.marks import lane_stops, stop_words
 
 EMPTY = "<p class='np-empty'>Results of a run appear here: a table, a contact sheet and one zip with everything.</p>"
 HEADS = ("Method", "PSNR dB", "SSIM", "Residual", "Returned iterate", "Best iterate (oracle)", "Preparation s", "Solving s")
@@ -35,7 +36,8 @@ def table(race: Race, experiment: Experiment) -> str:
             cells[0] = f"<b>{cells[0]}</b>"
         tds = "".join(f"<td>{cell}</td>" for cell, shown in zip(cells, columns[1:], strict=True) if shown)
         state = "" if row["state"] == "finished" else f" <em>{row['state']}</em>"
-        note = f"<br><small>{html.escape(row['message'])}</small>" if row["message"] else ""
+        said = [row["message"], *(f"{mark['rule']}: {stop_words(mark)}." for mark in lane_stops(race.lanes[index]))]
+        note = "".join(f"<br><small>{html.escape(words)}</small>" for words in said if words)
         name = f"<span class='np-colour-{index}'>{html.escape(row['method'])}</span> <small>{html.escape(row['settings'])}</small>"
         body += f"<tr><th scope='row'>{name}{state}{note}</th>{tds}</tr>"
     operator = f"{experiment.operator.title}: {race.description}; {experiment.noise.describe()}; seed {experiment.seed}."
@@ -44,10 +46,11 @@ def table(race: Race, experiment: Experiment) -> str:
         *([CONVENTION, SSIM_CONVENTION] if race.has_truth else ["No ground truth: nothing to compute a PSNR against."]),
     ]
     notes.append("Residual: ‖A x̂ − y‖ / √m in units of the measurement, of the unclipped estimate.")
+    notes += list(race.rule_notes.values())
     foot = "<br>".join(html.escape(note) for note in notes)
     content = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     return f"<div class='np-table'><table>{content}</table></div><p class='np-foot'>{foot}</p>"
 
 
 def _fixed(value: Any, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")

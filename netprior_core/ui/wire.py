@@ -15,11 +15,12 @@ from PIL import Image
 from netprior_core.experiment import Experiment
 from netprior_core.frames import encode, picture_of
 from netprior_core.images import data_uri
-from netprior_core.lane import Lane, Stop
+from netprior_core.lane import Lane
 from netprior_core.metrics import CONVENTION
 from netprior_core.problem import Problem
 from netprior_core.race import SHOTS_SHOWN, Race
 from netprior_core.recording import Recording
+from netprior_core.ui.marks import marks_of, recorded_marks, rules_of
 
 MAX_POINTS = 2000  # of a curve sent to the browser
 
@@ -62,13 +63,18 @@ def strip(
     measurement: np.ndarray,
     shots: Sequence[np.ndarray],
     shots_total: int,
+    noise_std: float | None = None,
 ) -> dict[str, Any]:
-    """The top strip ``x → A → y`` and the shots."""
+    """The top strip ``x → A → y`` and the shots. ``noise_std``, in units of the measurement, is drawn in the residual's plot."""
     operator = experiment.operator
     return {
         "truth": None if truth is None else {"src": uri(truth, lossless=True), "caption": shape_words(truth)},
         "operator": {"title": operator.title, "equation": operator.equation, "caption": description},
-        "measurement": {"src": uri(measurement, lossless=True), "caption": measurement_words(experiment)},
+        "measurement": {
+            "src": uri(measurement, lossless=True),
+            "caption": measurement_words(experiment),
+            "noise_std": _number(noise_std or None),
+        },
         "shots": {"srcs": [uri(shot, lossless=True) for shot in shots], "total": shots_total} if shots else None,
     }
 
@@ -81,7 +87,8 @@ def setup_message(experiment: Experiment, problem: Problem | None, truth: Any, n
         state = "refused" if reason else "ready"
         lanes.append({"id": index, "name": name, "detail": detail, "state": state, "message": reason or ""})
     message: dict[str, Any] = {"v": 1, "type": "setup", "run": "", "seq": 0, "state": "idle", "note": note}
-    message["metric"] = first_metric(experiment)
+    notes = {} if problem is None else {r.kind: reason for r in experiment.stopping if (reason := r.refuses(problem))}
+    message |= {"metric": first_metric(experiment), "rules": rules_of(experiment, notes), "seeds": experiment.seeds}
     message |= {"lanes": lanes, "curves": [], "convention": "" if problem is not None and truth is None else CONVENTION}
     if problem is not None:
         shots = [] if problem.shots is None else [picture_of(shot) for shot in problem.shots[:SHOTS_SHOWN]]
@@ -92,6 +99,7 @@ def setup_message(experiment: Experiment, problem: Problem | None, truth: Any, n
             picture_of(problem.model.preview(problem.measurement)),
             shots,
             0 if problem.shots is None else len(problem.shots),
+            problem.noise_std,
         )
     return message
 
@@ -128,12 +136,14 @@ class Feed:
             "elapsed": round(race.elapsed(), 2),
             "lanes": [self._lane(lane, lossless) for lane in race.lanes],
             "curves": [self._curve(lane) for lane in race.lanes],
-            "marks": self._marks(),
+            "marks": marks_of(race),
+            "rules": rules_of(self.experiment, race.rule_notes),
+            "seeds": len(race.seeds),
             "convention": CONVENTION if race.has_truth else "",
         }
         if not self._strip_sent and race.measurement_picture is not None:
             self._strip_sent = True
-            pictures = (race.truth_picture, race.measurement_picture, race.shot_pictures, race.shots_total)
+            pictures = (race.truth_picture, race.measurement_picture, race.shot_pictures, race.shots_total, race.noise_std)
             message["strip"] = strip(self.experiment, race.description, *pictures)
         if self.link:
             message["link"] = self.link
@@ -155,10 +165,10 @@ class Feed:
             "prepare_seconds": round(lane.prepare_seconds, 2),
             "rate": _number(lane.rate()),
             "eta": _number(lane.eta()),
-            "psnr": _number(psnr),
-            "ssim": _number(result.ssim if result else (curve.ssim[-1][2] if curve.ssim else None)),
+            "psnr": _number(psnr, 8),
+            "ssim": _number(result.ssim if result else (curve.ssim[-1][2] if curve.ssim else None), 8),
             "residual": _number(result.residual if result else (curve.residual[-1][2] if curve.residual else None)),
-            "best": {"psnr": _number(lane.best[0]), "iteration": lane.best[1]} if lane.best else None,
+            "best": {"psnr": _number(lane.best[0], 8), "iteration": lane.best[1]} if lane.best else None,
             "message": lane.message,
         }
         picture = lane.picture
@@ -200,30 +210,10 @@ class Feed:
             self._sparse[index][place] = sent + len(new)
         return found
 
-    def _marks(self) -> list[dict[str, Any]]:
-        marks = []
-        for lane in self.race.lanes:
-            if lane.result is not None and lane.state == "finished" and lane.curve.iteration:
-                marks.append({"lane": lane.index, "kind": "result", "iteration": lane.result.returns, "label": "returned"})
-            marks += [
-                {"lane": lane.index, "kind": "stop", "iteration": stop.iteration, "label": stop_words(stop, lane)}
-                for stop in list(lane.stops.values())
-                if stop.fired is not None or lane.done
-            ]
-            if lane.best is not None and self.race.done:
-                marks.append({"lane": lane.index, "kind": "oracle", "iteration": lane.best[1], "label": "oracle"})
-        return marks
 
-
-def stop_words(stop: Stop, lane: Lane) -> str:
-    """``WMV −0.21 dB``: the rule and how far its iterate is from the best one, when the truth is known."""
-    lost = f" −{max(0.0, lane.best[0] - stop.psnr):.2f} dB" if lane.best is not None and stop.psnr is not None else ""
-    return f"{stop.title}{lost}" + ("" if stop.fired is not None else " (did not fire)")
-
-
-def _number(value: float | None) -> float | None:
+def _number(value: float | None, digits: int = 5) -> float | None:
     """A finite number with few digits, else None: JSON has no NaN."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
 
 
 def recorded_frames(race: Race | None, iteration: int) -> dict[str, Any]:
@@ -258,7 +248,8 @@ RECORDED_FRAMES = 40  # per lane, sent to replay a recording
 
 def recording_message(recording: Recording, label: str) -> dict[str, Any]:
     """A recording to scrub through without a server."""
-    lanes, curves, frames, marks = [], [], [], []
+    lanes, curves, frames = [], [], []
+    marks: list[dict[str, Any]] = []
     for index, lane in enumerate(recording.lanes):
         row, metrics = lane.summary, lane.metrics
         iterations = [int(i or 0) for i in metrics["iteration"]]
@@ -305,10 +296,7 @@ def recording_message(recording: Recording, label: str) -> dict[str, Any]:
         }
         curve |= {"psnr": metrics["psnr"][::stride] if has_truth else None, "objective": metrics["objective"][::stride]}
         curves.append({**curve, **sparse, "ssim_from": 0, "residual_from": 0})
-        if row.get("returns") is not None:
-            marks.append({"lane": index, "kind": "result", "iteration": row["returns"], "label": "returned"})
-        if best:
-            marks.append({"lane": index, "kind": "oracle", "iteration": best["iteration"], "label": "oracle"})
+        marks += recorded_marks(index, row)
     experiment = recording.experiment
     operator = experiment.operator
     pictures = {name: recording.pictures.get(f"{name}.png") for name in ("truth", "measurement")}
@@ -335,6 +323,9 @@ def recording_message(recording: Recording, label: str) -> dict[str, Any]:
         "lanes": lanes,
         "curves": curves,
         "marks": marks,
+        "rules": rules_of(experiment, {}),
+        "seeds": experiment.seeds,
+        "metric": first_metric(experiment),
         "convention": CONVENTION if truth else "",
         "recorded": {"label": label, "frames": frames},
     }
