@@ -173,8 +173,20 @@ def test_tasks_are_drawn_again_alike_and_from_what_is_not_held_out(data: Path, f
     for i in range(6):
         assert torch.equal(tasks[i].measurement, again[i].measurement)
     assert not torch.equal(tasks[0].clean, tasks[1].clean)
-    assert len(tasks.faces) == len(tasks.natural) == 4
-    assert set(tasks.validation(1)) == {f"{t} {k}" for t in ("denoising", "unseen") for k in ("faces", "patches")}
+    # What is chosen by validation must not be chosen on the faces that the bench measures on, the last ones.
+    assert (len(tasks.faces), len(tasks.natural)) == (2 if flags else 4, 4)
+    everything = _meta_data.read_all(data, _meta_data.FACES)
+    assert all(torch.equal(a, b) for a, b in zip(tasks.held["faces"], everything[2:4] if flags else everything[4:], strict=True))
+    kinds = ("denoising", "unseen", "sensing") if flags else ("denoising", "unseen")
+    assert set(tasks.validation(1)) == {f"{t} {k}" for t in kinds for k in ("faces", "patches")}
+
+
+def test_resuming_without_a_state_begins(data: Path) -> None:
+    metadip.run(_options(data, "--minutes", "0.001", "--resume", "--mixed"))
+    card = priors.load(priors.shipped(data.parent / "out")[key("metadip", "mixed")]).card
+    assert card["inner"]["hinged"] is True
+    assert "--mixed" in card["command"]
+    assert "--minutes" in card["command"]
 
 
 @pytest.mark.parametrize("module", [metadip, metasiren])

@@ -11,6 +11,7 @@ from netprior_core import priors
 from netprior_core.compute import Precision, choose, precision_setting
 from netprior_core.errors import MissingPrior
 from netprior_core.methods._common import due, finite, squares, total_variation
+from netprior_core.methods._start import start_setting
 from netprior_core.methods.base import Method
 from netprior_core.networks.edip import EducatedUNet, by_channel
 from netprior_core.networks.seeded import seeded
@@ -22,7 +23,7 @@ RECIPE = 1
 #: The network of the shipped files, narrower than the released one (``EducatedUNet``'s defaults) to stay below 1.5 MiB.
 SHIPPED_NETWORK: dict[str, Any] = {"width": 48, "scales": 5, "skips": [0, 8, 8, 8, 8]}
 SMALLEST_SIDE = 8
-Start = Literal["educated", "random"]
+Start = Literal["random", "educated"]
 
 
 class EducatedDIP(Method):
@@ -53,9 +54,7 @@ class EducatedDIP(Method):
     }
 
     kind: Literal["edip"] = "edip"
-    start: Start = setting(
-        "educated", "Weights to start from: the taught ones, or random ones as in a Deep Image Prior.", main=True
-    )
+    start: Start = start_setting("educated", "random", "educated")
     iterations: int = setting(
         1000, "Stop after so many steps of Adam; 0 shows the educated answer alone.", ge=0, le=50_000, main=True
     )

@@ -13,6 +13,7 @@ from netprior_core import priors
 from netprior_core.compute import Precision, choose, precision_setting
 from netprior_core.errors import MissingPrior
 from netprior_core.methods._common import due, finite, squares
+from netprior_core.methods._start import start_setting
 from netprior_core.methods.base import Method
 from netprior_core.networks.metadip import MetaUNet, noise_map, picture
 from netprior_core.networks.seeded import seeded
@@ -30,8 +31,10 @@ TV_ROUNDING = 0.01
 #: Fields that stand for typical differences of pictures when an operator's gain is measured.
 GAIN_PROBES = 4
 
+#: What MetaSIREN's start was learned from.
+SIREN_TRAINED = "faces σ = 25"
 Trained = Literal["faces σ = 25 (as published)", "mixed"]
-Start = Literal["meta-learned", "random"]
+Start = Literal["random", "meta-learned"]
 
 
 def key(kind: str, trained: str) -> str:
@@ -62,11 +65,36 @@ def gain(model: ForwardModel) -> float:
     return max(total / GAIN_PROBES, 1e-12)
 
 
-def inner_loss(image: torch.Tensor, forward: Callable[[torch.Tensor], torch.Tensor], y: torch.Tensor, scale: float) -> torch.Tensor:
-    """‖A f − y‖² / scale + λ TV(f)/n, scale being n times the operator's :func:`gain`; a scalar."""
+def inner_loss(
+    image: torch.Tensor,
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    y: torch.Tensor,
+    scale: float,
+    *,
+    tv_weight: float = TV_WEIGHT,
+    floor: float = 0.0,
+) -> torch.Tensor:
+    """D / scale + λ TV(f)/n, D = ‖A f − y‖² and scale n times the operator's :func:`gain`; a scalar.
+
+    With a ``floor`` D₀ > 0, the misfit that the noise alone accounts for, D gives way to D − D₀ − D₀ ln(D/D₀), and to 0 below D₀:
+    its gradient is (1 − D₀/D) times that of D, so that nothing pulls at a picture that already fits as well as the truth does.
+    """
     down, across = image[..., 1:, :] - image[..., :-1, :], image[..., :, 1:] - image[..., :, :-1]
     variation = sum((d.square() + TV_ROUNDING**2).sqrt().sum() for d in (down, across))
-    return squares(forward(image) - y).sum() / scale + TV_WEIGHT / image.numel() * variation
+    misfit = squares(forward(image) - y).sum()
+    if floor:
+        excess = (misfit / floor).clamp_min(1.0)
+        misfit = floor * (excess - 1 - excess.log())
+    return misfit / scale + tv_weight / image.numel() * variation
+
+
+def noise_floor(operator: Any, y: torch.Tensor, std: float | None) -> float:
+    """E‖A x − y‖² at the truth: m s², and half of it behind a modulus, which only lets one part of the complex noise through.
+
+    0 where the noise is not known. It depends on y's size alone, never on a truth.
+    """
+    share = 0.5 if operator.kind == "phase-retrieval" else 1.0
+    return share * y.numel() * (std or 0.0) ** 2
 
 
 @torch.no_grad()
@@ -81,11 +109,16 @@ def inner_step(
 
 @dataclass
 class Fit:
-    """A network to fit: its weights, what draws the picture, and the rates of each step and tensor ``(steps, tensors or 1)``."""
+    """A network to fit: its weights, what draws the picture, the rates of each step and tensor ``(steps, tensors or 1)``.
+
+    ``tv_weight`` and ``floor`` as in :func:`inner_loss`.
+    """
 
     module: torch.nn.Module
     draw: Callable[[], torch.Tensor]
     rates: torch.Tensor
+    tv_weight: float = TV_WEIGHT
+    floor: float = 0.0
 
     def rates_of(self, step: int) -> list[float]:
         """The rates of the step-th update, from 0: after the learned steps the last ones are held."""
@@ -101,7 +134,7 @@ def descend(problem: Problem, fit: Fit, iterations: int, title: str) -> Iterator
     scale = gain(problem.model) * problem.model.n
     for iteration in range(iterations + 1):
         image = fit.draw()
-        loss = inner_loss(image, problem.model.forward, problem.measurement, scale)
+        loss = inner_loss(image, problem.model.forward, problem.measurement, scale, tv_weight=fit.tv_weight, floor=fit.floor)
         if iteration == 0 or due(iteration, iterations):
             finite(loss, title, iteration)
         if iteration < iterations:
@@ -120,7 +153,8 @@ def shipped(kind: str, trained: str) -> priors.Prior:
     return found
 
 
-def _refusal(kind: str, title: str, trained: str) -> str | None:
+def refusal(kind: str, title: str, trained: str) -> str | None:
+    """Why a method cannot start from these learned weights, in a sentence for a person, or None when they are there."""
     if key(kind, trained) in priors.shipped():
         return None
     try:
@@ -138,10 +172,12 @@ class MetaDIP(Method):
     steps, takes 50, and does not say). g is the operator's gain: 1 for denoising, so that one setting serves every operator. No
     averaging of outputs. A grey image is the mean of the network's three channels.
 
-    z is part of the checkpoint: a noise map, repeated on larger images, beside Fourier features with wavelengths in pixels. The
-    result does not depend on the seed, unless the start is random.
+    z is part of the checkpoint: a noise map, with further fixed draws beside it on larger images, and Fourier features with
+    wavelengths in pixels. The result does not depend on the seed, unless the start is random.
 
-    "as published": θ₀ from denoising faces at σ = 25. "mixed" is ours: several operators, noise levels, faces and natural patches.
+    "as published": θ₀ from denoising faces at σ = 25. "mixed" is ours: θ₀ learned on from there with several operators and noise
+    levels, faces and natural patches; and where the noise level is known, its misfit stops pulling once the picture fits as well as
+    the truth would.
     """
 
     title: ClassVar[str] = "MetaDIP"
@@ -160,11 +196,11 @@ class MetaDIP(Method):
     kind: Literal["metadip"] = "metadip"
     iterations: int = setting(50, "Stop after so many steps of gradient descent.", ge=1, le=10_000, main=True, log=True)
     trained: Trained = setting("faces σ = 25 (as published)", "What the start was learned from.", label="Learned from", main=True)
-    start: Start = setting("meta-learned", "random: the same network and rates with untrained weights, as a control.", main=True)
+    start: Start = start_setting("meta-learned", "random", "meta-learned")
     precision: Precision = precision_setting()
 
     def accepts(self, problem: Problem) -> str | None:
-        return super().accepts(problem) or _refusal(self.kind, self.title, self.trained)
+        return super().accepts(problem) or refusal(self.kind, self.title, self.trained)
 
     def suited(self, operator: Any) -> MetaDIP:
         return self
@@ -181,8 +217,27 @@ class MetaDIP(Method):
             network.noise.copy_(noise_map(len(network.noise), generator))
         network = compute.module(network)
         z = compute.activations(network.input(height, width))
-        fit = Fit(network, lambda: picture(network(z), channels, height, width), prior.tensors["rates"].exp())
+        fit = Fit(
+            network,
+            lambda: picture(network(z), channels, height, width),
+            prior.tensors["rates"].exp(),
+            tv_weight_of(prior.card),
+            noise_floor(problem.operator, problem.measurement, problem.noise_std) if hinged(prior.card) else 0.0,
+        )
         yield from descend(problem, fit, self.iterations, self.title)
+
+
+def hinged(card: Mapping[str, Any]) -> bool:
+    """Whether the start was learned with a misfit that stops pulling at the level of the noise."""
+    inner = card.get("inner")
+    return isinstance(inner, dict) and inner.get("hinged") is True
+
+
+def tv_weight_of(card: Mapping[str, Any]) -> float:
+    """The weight of the total variation that the start was learned with."""
+    inner = card.get("inner")
+    weight = inner.get("tv_weight", TV_WEIGHT) if isinstance(inner, dict) else TV_WEIGHT
+    return float(weight) if isinstance(weight, int | float) and 0 <= weight <= 100 else TV_WEIGHT
 
 
 def unet(card: Mapping[str, Any]) -> MetaUNet:
@@ -215,17 +270,17 @@ class MetaSIREN(Method):
 
     kind: Literal["metasiren"] = "metasiren"
     iterations: int = setting(50, "Stop after so many steps of gradient descent.", ge=1, le=10_000, main=True, log=True)
-    start: Start = setting("meta-learned", "random: the same network with untrained weights, as a control.", main=True)
+    start: Start = start_setting("meta-learned", "random", "meta-learned")
 
     def accepts(self, problem: Problem) -> str | None:
-        return super().accepts(problem) or _refusal(self.kind, self.title, "faces σ = 25")
+        return super().accepts(problem) or refusal(self.kind, self.title, SIREN_TRAINED)
 
     def suited(self, operator: Any) -> MetaSIREN:
         return self
 
     def _solve(self, problem: Problem, seed: int, prepared: Any) -> Iterator[Step]:
         channels, height, width = problem.shape
-        prior = shipped(self.kind, "faces σ = 25")
+        prior = shipped(self.kind, SIREN_TRAINED)
         generator = torch.Generator().manual_seed(seed)
         network = siren(prior.card, generator)
         if self.start == "meta-learned":

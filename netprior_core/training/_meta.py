@@ -10,7 +10,9 @@ and the outer loss is Σ_k w_k ‖f(θ_k) − x‖²/n. Its exact gradient (seco
 
 Only the θ_k and v_k are kept; a step's graph is made again when its turn comes and then dropped (checkpointing of inner steps).
 The Hessian's product is exact (differentiating the gradient), or a difference of two gradients, of which one is known already:
-four times as fast on a processor here, since no gradient is differentiated. First order leaves it out.
+four times as fast on a processor here, since no gradient is differentiated. First order leaves it out. From random weights the
+difference does; once rates have grown to 10 and more it does not: against the exact gradient of MetaDIP after 914 steps its cosine
+was 0.07 and its norm 9 times as large.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Literal
 import torch
 from torch.func import functional_call
 
-from netprior_core.methods.metadip import MOMENTUM, inner_loss
+from netprior_core.methods.metadip import MOMENTUM, TV_WEIGHT, inner_loss
 
 Tensors = list[torch.Tensor]
 Order = Literal["exact", "differences", "first"]
@@ -33,17 +35,23 @@ DIFFERENCE = 1e-2
 
 @dataclass(frozen=True)
 class Task:
-    """A measurement of a clean picture: ``forward`` is A, ``scale`` what the misfit is divided by, ``draw`` weights to picture."""
+    """A measurement of a clean picture: ``forward`` is A, ``scale`` what the misfit is divided by, ``draw`` weights to picture.
+
+    ``tv_weight`` and ``floor`` as in ``inner_loss``.
+    """
 
     clean: torch.Tensor
     measurement: torch.Tensor
     forward: Callable[[torch.Tensor], torch.Tensor]
     scale: float
     draw: Callable[[Sequence[torch.Tensor]], torch.Tensor]
+    tv_weight: float = TV_WEIGHT
+    floor: float = 0.0
 
     def inner(self, weights: Sequence[torch.Tensor]) -> torch.Tensor:
         """L(θ; y)."""
-        return inner_loss(self.draw(weights), self.forward, self.measurement, self.scale)
+        image = self.draw(weights)
+        return inner_loss(image, self.forward, self.measurement, self.scale, tv_weight=self.tv_weight, floor=self.floor)
 
     def outer(self, weights: Sequence[torch.Tensor]) -> torch.Tensor:
         """‖f(θ) − x‖²/n."""

@@ -15,9 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from netprior_core import priors
+from netprior_core.compute import choose
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
-from netprior_core.methods.metadip import LEARNED_STEPS, MOMENTUM, RECIPE, TV_WEIGHT, Fit, inner_loss, inner_step, key
+from netprior_core.methods.metadip import LEARNED_STEPS, MOMENTUM, RECIPE, TV_WEIGHT, Fit, inner_step, key
 from netprior_core.networks.metadip import picture
 from netprior_core.training._cards import write_readme
 from netprior_core.training._meta import Task, clipped, drawing, through
@@ -33,31 +34,39 @@ MARKS = {0.25: 0.1, 0.5: 0.2, 1.0: 1.0}
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained: a module, its input for a size, what finishes its output, and what the card says of it."""
+    """What is trained: a module, its input for a measurement and a tile of the noise map, what finishes its output, its card.
+
+    ``hinged``: the misfit of the noise alone does not pull (``inner_loss``).
+    """
 
     kind: str
     trained: str
     file: str
     module: torch.nn.Module
-    input_for: Callable[[int, int], torch.Tensor]
+    input_for: Callable[[Measured, tuple[int, int]], torch.Tensor]
     finish: Callable[[torch.Tensor], torch.Tensor]
     first_rate: float
     learn_rates: bool
     outer_rate: float
     card: dict[str, Any]
+    tv_weight: float = TV_WEIGHT
+    hinged: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that both commands share."""
     parser.add_argument("--data", type=Path, required=True, help="folder that holds faces/ and restoration/ as zips")
     parser.add_argument("--minutes", type=float, default=20.0, help="stop after so many minutes of training")
-    parser.add_argument("--resume", action="store_true", help="go on from the saved state")
+    parser.add_argument("--resume", action="store_true", help="go on from the saved state, if there is one")
     parser.add_argument("--begin", type=Path, help="begin from the weights and rates of a checkpoint of the same network")
     parser.add_argument("--order", choices=["exact", "differences", "first"], default="exact", help="second order, or first")
     parser.add_argument("--batch", type=int, default=2, help="tasks whose gradients are added up before a step of Adam")
     parser.add_argument("--size", type=int, default=64, help="side of the crops in pixels (128 at most for faces)")
     parser.add_argument(
         "--tail", type=int, default=0, help="inner steps beyond the learned ones, at the held rates, at random up to this"
+    )
+    parser.add_argument(
+        "--tiles", type=int, default=1, help="train on this many tiles of the noise map each way: 2 for images of twice its side"
     )
     parser.add_argument("--outer-rate", type=float, default=0.0, help="step size of the outer Adam; 0 takes the recipe's")
     parser.add_argument("--seed", type=int, default=0)
@@ -89,12 +98,24 @@ class Outer:
         self.adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
         self.done, self.seconds, self.history = 0, 0.0, []  # type: ignore[var-annotated]
 
-    def drawing(self, clean: torch.Tensor) -> Callable[[Sequence[torch.Tensor]], torch.Tensor]:
+    def drawing(self, found: Measured, corner: tuple[int, int] = (0, 0)) -> Callable[[Sequence[torch.Tensor]], torch.Tensor]:
         """Weights to a picture of the size of this one."""
-        height, width = clean.shape[-2:]
-        z = self.recipe.input_for(height, width).to(self.device)
-        z = z.contiguous(memory_format=torch.channels_last) if z.ndim == 4 else z
+        height, width = found.clean.shape[-2:]
+        z = choose("float32", self.device).activations(self.recipe.input_for(found, corner))
         return drawing(self.module, z, lambda output: picture(self.recipe.finish(output), 3, height, width))
+
+    def task(self, found: Measured, corner: tuple[int, int] = (0, 0)) -> Task:
+        """A measured picture as a task for the inner loop."""
+        floor = found.floor if self.recipe.hinged else 0.0
+        draw = self.drawing(found, corner)
+        return Task(found.clean, found.measurement, found.forward, found.scale, draw, self.recipe.tv_weight, floor)
+
+    def corner(self, generator: torch.Generator) -> tuple[int, int]:
+        """A tile of the noise map to begin with."""
+        if self.options.tiles == 1:
+            return 0, 0
+        row, column = torch.randint(self.options.tiles, (2,), generator=generator).tolist()
+        return row, column
 
     def step(self, tasks: Tasks) -> float:
         """One step of Adam; the mean outer loss at the end of the inner loops. Tasks without a finite gradient are left out."""
@@ -108,8 +129,7 @@ class Outer:
         total, of_rates, losses = [torch.zeros_like(w) for w in self.weights], torch.zeros_like(self.log_rates), []
         for i in range(options.batch):
             found = tasks[self.done * options.batch + i]
-            task = Task(found.clean, found.measurement, found.forward, found.scale, self.drawing(found.clean))
-            outcome = through(task, self.weights, self.log_rates, marks, options.order)
+            outcome = through(self.task(found, self.corner(generator)), self.weights, self.log_rates, marks, options.order)
             shrunk = clipped([*outcome.start, outcome.rates], CLIP)
             if shrunk is not None:
                 torch._foreach_add_(total, shrunk[:-1])
@@ -132,15 +152,15 @@ class Outer:
         shown: dict[int, list[torch.Tensor]] = {k: [] for k in VALIDATED_AT}
         fit = Fit(self.module, lambda: torch.empty(0), self.average[-1].exp())
         for found in some:
-            draw = self.drawing(found.clean)
+            task = self.task(found)
             weights = [w.clone() for w in self.average[:-1]]
             velocity = [torch.zeros_like(w) for w in weights]
             for k in range(max(VALIDATED_AT) + 1):
                 leaves = [w.requires_grad_() for w in weights]
-                image = draw(leaves)
                 if k in shown:
-                    shown[k].append(image.detach())
-                slope = torch.autograd.grad(inner_loss(image, found.forward, found.measurement, found.scale), leaves)
+                    with torch.no_grad():
+                        shown[k].append(task.draw(leaves))
+                slope = torch.autograd.grad(task.inner(leaves), leaves)
                 inner_step(weights, velocity, slope, fit.rates_of(k))
         return {k: mean_psnr(images, [found.clean for found in some]) for k, images in shown.items()}
 
@@ -210,10 +230,17 @@ class Outer:
             "steps": self.done,
             "seed": options.seed,
             "seconds": round(self.seconds),
-            "inner": {"learned_steps": len(self.log_rates), "momentum": MOMENTUM, "tv_weight": TV_WEIGHT},
+            "inner": {
+                "learned_steps": len(self.log_rates),
+                "momentum": MOMENTUM,
+                "tv_weight": recipe.tv_weight,
+                "hinged": recipe.hinged,
+            },
             "batch": options.batch,
             "order": options.order,
-            "command": f"python -m netprior_core train {recipe.kind}{' --mixed' if recipe.trained == 'mixed' else ''} --data DIR",
+            "outer_rate": options.outer_rate or recipe.outer_rate,
+            "tiles": options.tiles,
+            "command": self._command(),
             "metrics": metrics,
             "validation": self.history,
             "settings": {"kind": recipe.kind, "recipe": RECIPE},
@@ -223,12 +250,24 @@ class Outer:
         write_readme(folder)
         return path
 
+    def _command(self) -> str:
+        """The command line of the whole training: minutes altogether, and the options that differ from their defaults."""
+        recipe, options = self.recipe, self.options
+        words = [f"python -m netprior_core train {recipe.kind}", *(["--mixed"] if recipe.trained == "mixed" else []), "--data DIR"]
+        words.append(f"--minutes {max(1, round(self.seconds / 60))}")
+        if options.begin:
+            words.append(f"--begin checkpoints/{options.begin.name}")
+        for name, default in (("order", "exact"), ("batch", 2), ("size", 64), ("tail", 0), ("tiles", 1), ("outer_rate", 0.0)):
+            if getattr(options, name) != default:
+                words.append(f"--{name.replace('_', '-')} {getattr(options, name)}")
+        return " ".join(words)
+
 
 def train(recipe: Recipe, tasks: Tasks, options: argparse.Namespace) -> Outer:
     """Train for the minutes asked for; validates, saves and ships every few minutes and at the end."""
     outer = Outer(recipe, options)
     state = options.state or priors.cache_folder().parent / "training" / f"{recipe.file}.state"
-    if options.resume:
+    if options.resume and state.is_file():
         outer.load(state)
     elif options.begin:
         outer.begin(options.begin)

@@ -42,7 +42,7 @@ def recipe(width: int, layers: int, omega: float, rate: float, seed: int) -> Rec
         "faces σ = 25",
         "metasiren-faces.safetensors",
         network,
-        lambda height, width: coordinates(height, width, signed=False),
+        lambda found, corner: coordinates(*found.clean.shape[-2:], signed=False),
         lambda output: output + 0.5,
         first_rate=rate,
         learn_rates=False,
