@@ -1,0 +1,136 @@
+"""Denoisers that plug-and-play methods take their prior from, by name.
+
+A denoiser is a function ``(x, σ) → x̂`` on ``(B, C, H, W)`` pictures, C = 1 or 3, nominally in [0, 1] (values outside are noise, not
+clipped), with white noise of standard deviation σ in the same unit. What it needs (a package, a network) is loaded by ``load`` and
+lives as long as the function it returns: call it inside ``solve``, not at import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from netprior_core import priors, variation
+from netprior_core.errors import MissingPrior, Unsolvable
+
+#: ``(x, σ)`` to an estimate of the clean x, same shape, device and dtype.
+Denoise = Callable[[torch.Tensor, float], torch.Tensor]
+Name = Literal["tv", "bm3d", "neural"]
+
+#: Below this no denoiser is asked: 1/20 of an 8-bit level.
+LEAST_SIGMA = 0.05 / 255
+#: TV's weight over σ: the best of 0.5 to 1.5 for σ = 15, 25 and 50 on the embedded pictures (``bench classical --tune``).
+TV_WEIGHT = 0.9
+#: The shipped small DRUNet, by the name of its file.
+NEURAL = "denoiser-small"
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """One entry of the registry.
+
+    available: None, or a sentence for a person on why it cannot be used here and what to do. load: the function itself, on a device.
+    """
+
+    name: str
+    title: str
+    available: Callable[[], str | None]
+    load: Callable[[torch.device], Denoise]
+
+    def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        """Load, denoise once, forget."""
+        return self.load(x.device)(x, sigma)
+
+
+def get(name: str) -> Denoiser:
+    """The denoiser called ``name``. Raises KeyError."""
+    return DENOISERS[name]
+
+
+def load(name: str, device: torch.device | str) -> Denoise:
+    """The function of this name on a device. Raises Unsolvable, in words, when it is not available."""
+    denoiser = get(name)
+    if (reason := denoiser.available()) is not None:
+        raise Unsolvable(f"{denoiser.title}: {reason}")
+    return _guarded(denoiser.load(torch.device(device)))
+
+
+def _guarded(denoise: Denoise) -> Denoise:
+    def guarded(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        return x if sigma < LEAST_SIGMA else denoise(x, sigma)
+
+    return guarded
+
+
+# Total variation
+
+
+def _always() -> None:
+    return None
+
+
+def _tv(device: torch.device) -> Denoise:
+    return lambda x, sigma: variation.denoise(x, TV_WEIGHT * sigma, iterations=100, tolerance=1e-3)
+
+
+# BM3D
+
+
+def _bm3d_missing() -> str | None:
+    if importlib.util.find_spec("bm3d") is None:
+        return "the package “bm3d” is not installed. Its licence is for non-commercial use only; to install it: pip install bm3d"
+    return None
+
+
+def _bm3d(device: torch.device) -> Denoise:
+    """BM3D by the authors' package (Mäkinen, Azzari & Foi 2020), on the CPU in double precision; colour in opponent space."""
+    try:
+        package: Any = importlib.import_module("bm3d")
+    except ImportError as error:  # installed, but for another system or Python
+        raise Unsolvable(f"BM3D: the installed package “bm3d” cannot be loaded ({error}). Install it again.") from None
+
+    def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        pictures = x.detach().double().cpu().permute(0, 2, 3, 1).numpy()
+        found = torch.empty_like(x)
+        for i, picture in enumerate(pictures):
+            grey = picture.shape[2] == 1 or bool((picture == picture[..., :1]).all())  # its colour space divides by the chroma's range
+            clean = package.bm3d(picture[..., 0], sigma)[..., None] if grey else package.bm3d_rgb(picture, sigma)
+            found[i] = torch.from_numpy(clean).to(x).permute(2, 0, 1)
+        return found
+
+    return denoise
+
+
+# A small neural denoiser
+
+
+def _neural_missing() -> str | None:
+    if importlib.util.find_spec("netprior_core.networks.drunet") is None:
+        return "its network is not part of this version."
+    try:
+        priors.named(NEURAL)
+    except MissingPrior:
+        return f"its weights, checkpoints/{NEURAL}.safetensors, are not here. To make them: python -m netprior_core train denoiser"
+    return None
+
+
+def _neural(device: torch.device) -> Denoise:
+    """``networks.drunet.denoiser(prior, device)``: a function of this module's kind from the weights and card of a file."""
+    drunet: Any = importlib.import_module("netprior_core.networks.drunet")
+    denoise: Denoise = drunet.denoiser(priors.named(NEURAL), device)
+    return denoise
+
+
+DENOISERS: dict[str, Denoiser] = {
+    denoiser.name: denoiser
+    for denoiser in (
+        Denoiser("tv", "Total variation", _always, _tv),
+        Denoiser("bm3d", "BM3D", _bm3d_missing, _bm3d),
+        Denoiser("neural", "Small DRUNet", _neural_missing, _neural),
+    )
+}
