@@ -206,6 +206,18 @@ def test_the_command_writes_weights_that_are_found(data: Path, module: Any, monk
     assert priors.load(found).card["steps"] > before
 
 
+def test_a_card_says_which_options_held_when(data: Path) -> None:
+    metadip.run(_options(data, "--minutes", "0.001"))
+    metadip.run(_options(data, "--minutes", "0.001", "--resume"))
+    metadip.run(_options(data, "--minutes", "0.001", "--resume", "--tiles", "2"))
+    command = priors.load(priors.shipped(data.parent / "out")[key("metadip", "faces σ = 25 (as published)")]).card["command"]
+    first, second = command.split(" && ")
+    assert "--tiles" not in first
+    assert "--resume" not in first
+    assert "--tiles 2" in second
+    assert "--resume" in second
+
+
 def test_missing_data_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match="--data"):
         _meta_data.read_all(tmp_path, _meta_data.FACES)

@@ -28,6 +28,8 @@ from netprior_core.training._meta_data import VALIDATED_AT, Measured, Tasks, mea
 AVERAGING = 0.98
 #: A task's gradient is shrunk to at most this norm before it is added up.
 CLIP = 0.3
+#: Options that decide what is learned, with their defaults: a card names those that differ.
+DEFAULTS = {"order": "exact", "batch": 2, "size": 64, "tail": 0, "tiles": 1, "outer_rate": 0.0, "seed": 0}
 #: Outer weight of inner steps, as shares of the horizon: mostly its end.
 MARKS = {0.25: 0.1, 0.5: 0.2, 1.0: 1.0}
 
@@ -97,6 +99,8 @@ class Outer:
             groups.append({"params": [self.log_rates], "lr": 20 * rate})
         self.adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
         self.done, self.seconds, self.history = 0, 0.0, []  # type: ignore[var-annotated]
+        #: Options of every stretch of the training, with the seconds after which it began.
+        self.stretches: list[tuple[float, str]] = []
 
     def drawing(self, found: Measured, corner: tuple[int, int] = (0, 0)) -> Callable[[Sequence[torch.Tensor]], torch.Tensor]:
         """Weights to a picture of the size of this one."""
@@ -174,6 +178,7 @@ class Outer:
             for name, value in self.adam.state.get(parameter, {}).items():
                 tensors[f"adam.{i}.{name}"] = torch.as_tensor(value)
         about = {"done": self.done, "seconds": self.seconds, "history": self.history, "card": self.recipe.card}
+        about["stretches"] = self.stretches
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(about)})
@@ -197,6 +202,7 @@ class Outer:
                 if state:
                     self.adam.state[parameter] = {n: v if n == "step" else v.to(parameter) for n, v in state.items()}
         self.done, self.seconds, self.history = about["done"], about["seconds"], about["history"]
+        self.stretches = [(begun, words) for begun, words in about.get("stretches", [(0.0, "")])]
 
     @torch.no_grad()
     def begin(self, path: Path) -> None:
@@ -250,17 +256,26 @@ class Outer:
         write_readme(folder)
         return path
 
-    def _command(self) -> str:
-        """The command line of the whole training: minutes altogether, and the options that differ from their defaults."""
-        recipe, options = self.recipe, self.options
-        words = [f"python -m netprior_core train {recipe.kind}", *(["--mixed"] if recipe.trained == "mixed" else []), "--data DIR"]
-        words.append(f"--minutes {max(1, round(self.seconds / 60))}")
-        if options.begin:
+    def stretch(self) -> None:
+        """Note the options that are in force from now on."""
+        options = self.options
+        words = [
+            f"--{name.replace('_', '-')} {getattr(options, name)}" for name, d in DEFAULTS.items() if getattr(options, name) != d
+        ]
+        if options.begin and not self.done:
             words.append(f"--begin checkpoints/{options.begin.name}")
-        for name, default in (("order", "exact"), ("batch", 2), ("size", 64), ("tail", 0), ("tiles", 1), ("outer_rate", 0.0)):
-            if getattr(options, name) != default:
-                words.append(f"--{name.replace('_', '-')} {getattr(options, name)}")
-        return " ".join(words)
+        if not self.stretches or self.stretches[-1][1] != " ".join(words):
+            self.stretches.append((self.seconds, " ".join(words)))
+
+    def _command(self) -> str:
+        """What to type for the whole training, stretch by stretch."""
+        base = f"python -m netprior_core train {self.recipe.kind}{' --mixed' if self.recipe.trained == 'mixed' else ''} --data DIR"
+        ends = [*(begun for begun, _ in self.stretches[1:]), self.seconds]
+        lines = []
+        for i, ((begun, words), end) in enumerate(zip(self.stretches, ends, strict=True)):
+            minutes = f"--minutes {max(1, round((end - begun) / 60))}"
+            lines.append(" ".join([base, minutes, *([words] if words else []), *(["--resume"] if i else [])]))
+        return " && ".join(lines)
 
 
 def train(recipe: Recipe, tasks: Tasks, options: argparse.Namespace) -> Outer:
@@ -271,6 +286,7 @@ def train(recipe: Recipe, tasks: Tasks, options: argparse.Namespace) -> Outer:
         outer.load(state)
     elif options.begin:
         outer.begin(options.begin)
+    outer.stretch()
     held = tasks.validation(options.validate)
     limit = outer.seconds + 60 * options.minutes
     checked, losses = outer.seconds, list[float]()

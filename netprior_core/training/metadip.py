@@ -36,8 +36,8 @@ def recipe(widths: list[int], noise: int, skip: int, mixed: bool, seed: int) -> 
         "widths": widths,
         "noise": noise,
         "skip": skip,
-        "data": f"{2900 if mixed else 2950} faces of Labeled Faces in the Wild, 128×128"
-        + (", and 180 pictures of BSDS500 (train)" if mixed else ""),
+        "data": "2950 faces of Labeled Faces in the Wild, 128×128"
+        + (" (2900 of them in mixed tasks), and 180 pictures of BSDS500 (train)" if mixed else ""),
         "terms": "LFW: research use" + ("; BSDS500: non-commercial research" if mixed else ""),
     }
 
