@@ -34,7 +34,8 @@ NEURAL = "denoiser-small"
 class Denoiser:
     """One entry of the registry.
 
-    available: None, or a sentence for a person on why it cannot be used here and what to do. load: the function itself, on a device.
+    available: None, or a sentence for a person on why it cannot be used here and what to do.
+    load: the function itself, on a device.
     """
 
     name: str
@@ -98,7 +99,8 @@ def _bm3d(device: torch.device) -> Denoise:
         pictures = x.detach().double().cpu().permute(0, 2, 3, 1).numpy()
         found = torch.empty_like(x)
         for i, picture in enumerate(pictures):
-            grey = picture.shape[2] == 1 or bool((picture == picture[..., :1]).all())  # its colour space divides by the chroma's range
+            # Without any chroma its colour transform would divide by 0.
+            grey = picture.shape[2] == 1 or bool((picture == picture[..., :1]).all())
             clean = package.bm3d(picture[..., 0], sigma)[..., None] if grey else package.bm3d_rgb(picture, sigma)
             found[i] = torch.from_numpy(clean).to(x).permute(2, 0, 1)
         return found

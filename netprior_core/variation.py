@@ -21,21 +21,22 @@ def gradient(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
     return out
 
 
-def gradient_adjoint(p: torch.Tensor) -> torch.Tensor:
-    """``∇ᵀ p``, minus the divergence: ``(2, …, H, W)`` to ``(…, H, W)``; ⟨∇x, p⟩ = ⟨x, ∇ᵀp⟩ exactly."""
+def gradient_adjoint(p: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """``∇ᵀ p``, minus the divergence: ``(2, …, H, W)`` to ``(…, H, W)``; ⟨∇x, p⟩ = ⟨x, ∇ᵀp⟩ for p that is 0 at the far borders.
+
+    There a gradient is 0, and so are all fields made from gradients here.
+    """
     down, across = p[0], p[1]
-    x = torch.zeros_like(down)
-    x[..., :-1, :] -= down[..., :-1, :]
-    x[..., 1:, :] += down[..., :-1, :]
-    x[..., :, :-1] -= across[..., :, :-1]
-    x[..., :, 1:] += across[..., :, :-1]
-    return x
+    out = torch.add(down, across, out=out).neg_()
+    out[..., 1:, :] += down[..., :-1, :]
+    out[..., :, 1:] += across[..., :, :-1]
+    return out
 
 
 def total_variation(x: torch.Tensor, isotropic: bool = True) -> torch.Tensor:
     """Σ √((∂y x)² + (∂x x)²), or Σ |∂y x| + |∂x x|, of each of ``(B, C, H, W)``: ``(B,)``."""
     jumps = gradient(x)
-    lengths = torch.hypot(jumps[0], jumps[1]) if isotropic else jumps.abs().sum(dim=0)
+    lengths = _length(jumps) if isotropic else jumps.abs().sum(dim=0)
     return lengths.flatten(1).sum(dim=1)
 
 
@@ -43,14 +44,18 @@ def project(p: torch.Tensor, radius: float, isotropic: bool = True) -> torch.Ten
     """The nearest dual field with every length (or every component) at most ``radius``; works in place and returns ``p``."""
     if not isotropic:
         return p.clamp_(-radius, radius)
-    return p.div_((torch.hypot(p[0], p[1]) / radius).clamp_min_(1.0))
+    return p.div_(_length(p).div_(radius).clamp_min_(1.0))
+
+
+def _length(p: torch.Tensor) -> torch.Tensor:
+    return (p[0] * p[0]).addcmul_(p[1], p[1]).sqrt_()
 
 
 def shrink(jumps: torch.Tensor, threshold: float, isotropic: bool = True) -> torch.Tensor:
     """argmin over u of threshold · TV(u) + ½ ‖u − jumps‖²: ``jumps`` less its projection on the dual ball (Moreau)."""
     if not isotropic:
         return jumps.sign() * (jumps.abs() - threshold).clamp_min_(0)
-    length = torch.hypot(jumps[0], jumps[1])
+    length = _length(jumps)
     return jumps * (1 - threshold / length.clamp_min(1e-30)).clamp_min_(0)
 
 
@@ -62,19 +67,21 @@ def dual_projection(y: torch.Tensor, weight: float, iterations: int, isotropic: 
     A weight of 0 gives y. The tensor is valid until the next step.
     """
     p = y.new_zeros((2, *y.shape))
-    ahead, slope = p.clone(), torch.zeros_like(p)
+    ahead, before, slope, x = p.clone(), p.clone(), p.clone(), y.clone()
     t = 1.0
     for _ in range(iterations):
         if weight > 0:
-            slope = gradient(y - gradient_adjoint(ahead), slope)
-            before, p = p, project(ahead.add_(slope, alpha=1 / GRADIENT_NORM_SQUARED), weight, isotropic)
-            move = p - before
-            if float((slope * move).sum()) < 0:
+            gradient(torch.sub(y, gradient_adjoint(ahead, x), out=x), slope)
+            before, p = p, before
+            project(torch.add(ahead, slope, alpha=1 / GRADIENT_NORM_SQUARED, out=p), weight, isotropic)
+            torch.sub(p, before, out=ahead)  # the move
+            if float(slope.view(-1) @ ahead.view(-1)) < 0:
                 t = 1.0
             following = (1 + (1 + 4 * t * t) ** 0.5) / 2
-            ahead = torch.add(p, move, alpha=(t - 1) / following)
+            torch.add(p, ahead, alpha=(t - 1) / following, out=ahead)
             t = following
-        yield y - gradient_adjoint(p)
+            torch.sub(y, gradient_adjoint(p, x), out=x)
+        yield x
 
 
 def denoise(
@@ -87,7 +94,7 @@ def denoise(
     before = x = y
     for k, x in enumerate(dual_projection(y, weight, iterations, isotropic), start=1):
         if k % 10 == 9:
-            before = x
+            before = x.clone()
         elif k % 10 == 0 and float((x - before).square().mean()) <= (tolerance * weight) ** 2:
             break
     return x
