@@ -1,0 +1,250 @@
+"""How the shipped denoiser was made: a small DRUNet (Zhang et al. 2021) that knows every noise level up to 50, grey and colour."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from netprior_core import priors
+from netprior_core.bench import machine
+from netprior_core.compute import choose
+from netprior_core.device import pick_device
+from netprior_core.errors import InvalidSettings
+from netprior_core.metrics import psnr
+from netprior_core.networks.drunet import SMALL, DRUNet, denoised
+from netprior_core.networks.drunet_weights import adopt
+from netprior_core.networks.seeded import seeded
+from netprior_core.training._cards import write_readme
+from netprior_core.training._noisy_patches import LEVELS, NoisyPatches
+
+SUMMARY = "train the small DRUNet on photographs and faces and write checkpoints/denoiser-small.safetensors"
+FILE = "denoiser-small.safetensors"
+RECIPE = 1
+#: Share of the steps in which the step size rises to its peak.
+RISING = 0.02
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("--data", type=Path, help="folder with restoration/bsds500_train_200.zip and faces/lfw_3000_128x128.zip")
+    parser.add_argument("--steps", type=int, default=10_000, help="steps of Adam in the whole fall of the step size")
+    parser.add_argument("--minutes", type=float, default=60.0, help="stop after so long; --resume goes on")
+    parser.add_argument("--resume", type=Path, help="file with the state of a run: kept there, and gone on from when it is there")
+    parser.add_argument("--save-minutes", type=float, default=4.0, help="between two saves, each with a validation")
+    parser.add_argument("--batch", type=int, default=8, help="patches a step")
+    parser.add_argument("--side", type=int, default=64, help="side of a patch in pixels")
+    parser.add_argument(
+        "--learning-rate", type=float, default=1e-3, help="peak of the step size (published: 1e-4, many more steps)"
+    )
+    parser.add_argument("--widths", type=int, nargs="+", default=SMALL["widths"], help="channels of each scale, finest first")
+    parser.add_argument("--blocks", type=int, default=SMALL["blocks"], help="residual blocks of each scale")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=priors.CHECKPOINTS, help="folder for the file")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+    parser.add_argument("--official", type=Path, help="do not train: keep a published drunet_color.pth or drunet_gray.pth for use")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train until the steps or the minutes are used up; saves on the way."""
+    if options.official is not None:
+        try:
+            print(f"kept as {adopt(options.official.read_bytes())}")
+        except OSError as error:
+            raise InvalidSettings(f"{options.official} cannot be read: {error.strerror}.") from None
+        return
+    device = pick_device(options.device)
+    patches = NoisyPatches(options.data, seed=options.seed, batch=options.batch, side=options.side)
+    network = {**SMALL, "widths": options.widths, "blocks": options.blocks}
+    trainer = Trainer(patches, device, steps=options.steps, learning_rate=options.learning_rate, seed=options.seed, network=network)
+    if options.resume is not None and options.resume.exists():
+        trainer.resume(options.resume)
+        print(f"goes on after step {trainer.step} of {trainer.steps}", flush=True)
+    start = saved = time.perf_counter()
+    while trainer.step < trainer.steps and time.perf_counter() - start < 60 * options.minutes:
+        trainer.advance()
+        now = time.perf_counter()
+        if now - saved > 60 * options.save_minutes and trainer.step < trainer.steps:
+            _keep(trainer, options)
+            saved = time.perf_counter()
+    _keep(trainer, options)
+
+
+def _keep(trainer: Trainer, options: argparse.Namespace) -> None:
+    print(f"step {trainer.step} of {trainer.steps}, {trainer.seconds / 60:.1f} min: {trainer.validate()}", flush=True)
+    if options.resume is not None:
+        trainer.keep(options.resume)
+    widths = " ".join(map(str, options.widths))
+    command = (
+        f"python -m netprior_core train denoiser --data DIR --steps {trainer.steps} --minutes 600 --batch {options.batch} "
+        f"--side {options.side} --learning-rate {trainer.learning_rate:g} --widths {widths} --blocks {options.blocks} "
+        f"--seed {trainer.seed}"
+    )
+    priors.save(options.out / FILE, trainer.tensors(), trainer.card(command))
+    write_readme(options.out)
+
+
+class Trainer:
+    """The network, its moving average, Adam and how many steps were done: all that a run needs to go on exactly.
+
+    Mean absolute error of D(x + e, σ) against x; the step size rises over the first steps and falls along a cosine to zero; the
+    patches and the step size are functions of the step alone. The moving average of the weights, over the last tenth or so of
+    the steps done (its decay at step k is (k + 1)/(k + 10), at most 0.9995), is what is validated and written.
+    """
+
+    def __init__(
+        self,
+        patches: NoisyPatches,
+        device: torch.device,
+        *,
+        steps: int,
+        learning_rate: float = 1e-3,
+        seed: int = 0,
+        network: dict[str, Any] | None = None,
+    ) -> None:
+        self.patches, self.steps, self.learning_rate, self.seed = patches, steps, learning_rate, seed
+        self.settings = SMALL if network is None else network
+        self.compute = choose("auto", device)
+        self.network = self.compute.module(seeded(lambda: DRUNet(**self.settings), seed))
+        self.average = self.compute.module(seeded(lambda: DRUNet(**self.settings), seed)).requires_grad_(False)
+        self.adam = torch.optim.Adam(self.network.parameters(), lr=learning_rate, betas=(0.9, 0.99), fused=True)
+        self.step, self.seconds = 0, 0.0
+        self.curve: list[list[float]] = []
+        self.metrics: dict[str, Any] = {}
+        self._validation: list[tuple[str, float, torch.Tensor, torch.Tensor]] | None = None
+
+    def rate(self) -> float:
+        """The step size of the step to come."""
+        share = self.step / self.steps
+        if share < RISING:
+            return self.learning_rate * (0.1 + 0.9 * share / RISING)
+        return self.learning_rate * (1 + math.cos(math.pi * (share - RISING) / (1 - RISING))) / 2
+
+    def advance(self) -> None:
+        """One step of Adam and of the moving average."""
+        start = time.perf_counter()
+        for group in self.adam.param_groups:
+            group["lr"] = self.rate()
+        batch = self.patches.batch(self.step)
+        clean, noisy, sigma, grey = (
+            value.to(self.compute.device, non_blocking=True) for value in (batch.clean, batch.noisy, batch.sigma, batch.grey)
+        )
+        found = self.network(noisy, sigma, self.compute.dtype)
+        # What comes out for a grey picture is the mean of three channels: it is also what is taught.
+        found = torch.where(grey.view(-1, 1, 1, 1), found.mean(dim=1, keepdim=True), found)
+        loss = (found - clean).abs().mean()
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.adam.step()
+        decay = min(0.9995, (self.step + 1) / (self.step + 10))
+        mine, theirs = ([p.detach() for p in module.parameters()] for module in (self.average, self.network))
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        self.step += 1
+        self.seconds += time.perf_counter() - start
+
+    @torch.no_grad()
+    def validate(self) -> str:
+        """Mean PSNR over the held-out pictures by colour and σ, into the curve and the metrics; in words."""
+        if self._validation is None:
+            self._validation = self.patches.validation()
+        scores: dict[str, list[float]] = {}
+        for name, level, noisy, clean in self._validation:
+            noisy, clean = noisy.to(self.compute.device), clean.to(self.compute.device)
+            found = denoised(self.average, noisy, level / 255, self.compute.dtype)
+            scores.setdefault(f"{name} {level:g}", []).append(psnr(found, clean).item())
+        means = {name: statistics.fmean(values) for name, values in scores.items()}
+        for kind in ("colour", "grey"):
+            self.metrics[f"{kind}, held-out pictures, σ = 15 / 25 / 50, dB"] = " / ".join(
+                f"{means[f'{kind} {level}']:.2f}" for level in LEVELS if f"{kind} {level}" in means
+            )
+        self.curve.append([round(self.seconds / 60, 1), self.step, round(statistics.fmean(means.values()), 2)])
+        return "; ".join(f"{name} {value:.2f}" for name, value in means.items())
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The averaged weights under the names of the shipped file."""
+        return {f"network.{name}": value.contiguous() for name, value in self.average.state_dict().items()}
+
+    def card(self, command: str) -> dict[str, Any]:
+        """What the shipped file says of itself."""
+        known = machine()
+        where = known["gpu"] or f"{known['cores']}-core CPU, {known['threads']} thread" + ("s" if known["threads"] > 1 else "")
+        points = self.curve[:: max(1, math.ceil(len(self.curve) / 8))]
+        curve = ", ".join(f"{decibels:.2f} dB after {minutes:g} min" for minutes, _, decibels in points)
+        done = "" if self.step >= self.steps else f" (of {self.steps} planned: cut short)"
+        widths = ", ".join(map(str, self.settings["widths"]))
+        count = sum(p.numel() for p in self.network.parameters())
+        return {
+            "key": priors.key_of(None, method="denoiser", recipe=RECIPE),
+            "recipe": RECIPE,
+            "method": "denoiser",
+            "title": "Small DRUNet: denoiser for colour and grey, σ up to 50 of 255",
+            "network": f"DRUNet without biases, widths {widths}, {self.settings['blocks']} blocks, {count:,} parameters",
+            "shape": ["1 or 3", "any height", "any width"],
+            "settings": self.settings,
+            "data": f"{self.patches.side}×{self.patches.side} {self.patches.data}; batch {self.patches.count}",
+            "terms": self.patches.terms,
+            "steps": f"{self.step}{done}",
+            "seed": self.seed,
+            "seconds": round(self.seconds),
+            "machine": where,
+            "command": command,
+            "metrics": {**self.metrics, "mean of all these": curve, "on": f"{where}, shared with other work"},
+            "curve": self.curve,
+        }
+
+    def keep(self, path: Path) -> None:
+        """Write the state, exact, as safetensors; all or nothing."""
+        tensors = {}
+        for prefix, module in (("network", self.network), ("average", self.average)):
+            tensors.update({f"{prefix}.{n}": v.detach().cpu().contiguous() for n, v in module.state_dict().items()})
+        for i, parameter in enumerate(self.network.parameters()):
+            for name, value in self.adam.state.get(parameter, {}).items():
+                tensors[f"adam.{i}.{name}"] = value.detach().cpu().contiguous()
+        about = {**self._identity(), "step": self.step, "seconds": self.seconds, "curve": self.curve}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file(tensors, str(partial), metadata={"state": json.dumps(about)})
+        partial.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a state. Raises InvalidSettings when it is not one, or of another seed, network or batch."""
+        try:
+            with safe_open(path, framework="pt", device="cpu") as file:
+                about = json.loads((file.metadata() or {})["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, OSError, KeyError, ValueError):
+            raise InvalidSettings(f"{path.name} is not the state of a training run.") from None
+        for name, value in self._identity().items():
+            if about.get(name) != value:
+                raise InvalidSettings(f"{path.name} belongs to a run with another {name}: {about.get(name)}, not {value}.")
+        for prefix, module in (("network.", self.network), ("average.", self.average)):
+            module.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
+        for i, parameter in enumerate(self.network.parameters()):
+            known = {n.split(".", 2)[2]: v for n, v in tensors.items() if n.startswith(f"adam.{i}.")}
+            if known:
+                self.adam.state[parameter] = {n: self._placed(n, v) for n, v in known.items()}
+        self.step, self.seconds, self.curve = about["step"], about["seconds"], about["curve"]
+
+    def _placed(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """One of Adam's tensors as Adam itself keeps it: on the device, laid out as its parameter."""
+        if name == "step" and self.compute.device.type == "cpu":
+            return value
+        value = value.to(self.compute.device)
+        return value.contiguous(memory_format=self.compute.memory_format) if value.ndim == 4 else value
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a run to go on."""
+        return json.loads(
+            json.dumps(
+                {"seed": self.seed, "network": self.settings, "batch": [self.patches.count, self.patches.side], "task": "denoiser"}
+            )
+        )
