@@ -60,6 +60,11 @@ def test_a_file_with_a_card_is_written_and_found_by_name(collection: Path, loss:
     assert list((collection / "out").glob("*.state")) == []
 
 
+def test_nothing_is_measured_when_no_targets_are_wanted(collection: Path) -> None:
+    lowshot.run(_options(collection, "--shots", "2", "--targets", "0"))
+    assert "metrics" not in priors.card_of(collection / "out" / "lowshot-few-2-mmd.safetensors")
+
+
 def test_the_cards_psnr_does_not_depend_on_the_order_of_the_drawn_images() -> None:
     shots = torch.rand((5, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     drawn = (shots + 0.1 * torch.randn(shots.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)

@@ -62,6 +62,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
     faces = _data_axis.validation_faces(options.data, count).to(device)
     first = _data_axis.first()
     print(f"Colorization of CelebA faces {first} to {first + count - 1}, no noise. {CONVENTION}")
+    if options.quick:
+        print("--quick: a few iterations on two faces show that the bench works, and nothing else.")
     drawn: dict[str, list[torch.Tensor]] = {}
     scores: dict[str, list[float]] = {}
     with _data_axis.named_files(options.priors):

@@ -59,9 +59,10 @@ def run(options: argparse.Namespace, report: Report) -> None:
     print("A run that stops by a rule returns that rule's iterate; lost = best iterate of the same run minus that one, in dB.")
     found: dict[tuple[str, str], list[tuple[float, bool]]] = {}
     for group in options.rules:
-        for title, method in methods(iterations).items():
-            for name in IMAGES[:images]:
-                for sigma in SIGMAS:
+        # Image by image, so that a bench that was cut off has both methods on the same images.
+        for name in IMAGES[:images]:
+            for sigma in SIGMAS:
+                for title, method in methods(iterations).items():
                     key = f"{group}, {title}, {name}, {sigma}"
                     row = report.cached(key) or report.row(key, **_run(method, title, name, sigma, group, size, device))
                     for rule, lost in row["lost"].items():

@@ -32,7 +32,7 @@ _PUBLISHED = {
     "tv_weight": 0.0,
 }
 #: Chosen on CelebA faces 9,401 ff. at m/n = 0.05 and 0.1: most of the latent stage is lost once the weights move, while total
-#: variation and larger steps of theirs gain dBs. Priors learned with mirror images and jitter, as is the default, gain more.
+#: variation and larger steps of theirs gain dBs.
 _OURS = {"latent_iterations": 200, "joint_iterations": 300, "joint_learning_rate": 3e-4}
 
 

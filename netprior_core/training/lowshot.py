@@ -103,8 +103,7 @@ def train_collection(options: argparse.Namespace) -> Path:
     """Pre-train on the first images of a collection as the paper does; keeps its state, resumes, writes the file at the end."""
     collection, device = COLLECTIONS[options.collection], pick_device(options.device)
     shots = collection.images(options.data, range(options.shots), options.size)
-    first = collection.first_held_out
-    targets = collection.images(options.data, range(first, first + options.targets), options.size)
+    held_out = range(collection.first_held_out, collection.first_held_out + options.targets)
     method = LowShot.preset(
         "as published",
         loss=options.loss,
@@ -151,10 +150,11 @@ def train_collection(options: argparse.Namespace) -> Path:
         "key": method.key(shots),
         "curve_of_shots_psnr": curve,
     }
-    card["metrics"] = _held_out(method, targets, shots, trained) if options.targets else {"psnr_of_targets": None}
+    if options.targets:
+        card["metrics"] = _held_out(method, collection.images(options.data, held_out, options.size), shots, trained)
     priors.save(path, trained.tensors(), card)
     state_file.unlink(missing_ok=True)
-    print(f"{name}: {card['metrics']}", flush=True)
+    print(f"{name}: {card.get('metrics', 'not measured')}", flush=True)
     return path
 
 
