@@ -31,7 +31,8 @@ class Method(Settings):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        cls.registry.add(cls)
+        if not cls.model_fields["kind"].is_required():  # else it is what several methods have in common
+            cls.registry.add(cls)
 
     def label(self) -> str:
         """The name of a lane with this method."""

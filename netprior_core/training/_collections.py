@@ -26,19 +26,31 @@ class Collection:
     first_held_out: int
     crop: tuple[int, int, int, int] | None = None
 
+    def held_out(self, data: Path | None) -> int:
+        """How many images there are from ``first_held_out`` on. Raises InvalidSettings when the zip is not there."""
+        with zipfile.ZipFile(self._path(data)) as archive:
+            return max(0, len(_names(archive)) - self.first_held_out)
+
     def images(self, data: Path | None, indices: Iterable[int], size: int) -> torch.Tensor:
         """``(N, channels, size, size)`` in [0, 1] at 8-bit levels. Raises InvalidSettings when the zip is not there."""
-        path = (data or Path("no folder given")) / self.archive
-        if not path.is_file():
-            raise InvalidSettings(f"There is no {self.archive} in the folder given with --data.")
         found = []
-        with zipfile.ZipFile(path) as archive:
-            names = sorted(name for name in archive.namelist() if name.lower().endswith((".jpg", ".png")))
+        with zipfile.ZipFile(self._path(data)) as archive:
+            names = _names(archive)
             for i in indices:
                 picture = Image.open(io.BytesIO(archive.read(names[i]))).convert("RGB" if self.channels == 3 else "L")
                 pixels = np.asarray(picture.crop(self.crop).resize((size, size), Image.Resampling.LANCZOS)).copy()
                 found.append(torch.from_numpy(pixels.reshape(size, size, -1)).permute(2, 0, 1).float() / 255)
         return torch.stack(found)
+
+    def _path(self, data: Path | None) -> Path:
+        path = (data or Path("no folder given")) / self.archive
+        if not path.is_file():
+            raise InvalidSettings(f"There is no {self.archive} in the folder given with --data.")
+        return path
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return sorted(name for name in archive.namelist() if name.lower().endswith((".jpg", ".png")))
 
 
 COLLECTIONS = {

@@ -1,0 +1,296 @@
+"""GANs with the generator of the low-shot priors: the fully trained end of the data axis."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from netprior_core import priors
+from netprior_core.bench import machine
+from netprior_core.compute import choose
+from netprior_core.device import pick_device
+from netprior_core.errors import InvalidSettings
+from netprior_core.methods._generative import RECIPE, generator_key
+from netprior_core.methods._shots import build, settle
+from netprior_core.networks.critic import Critic
+from netprior_core.networks.seeded import seeded
+from netprior_core.training import _gan_data
+from netprior_core.training._cards import write_readme
+from netprior_core.training._gan_data import Images, nearest, sheet, signed, sliced_wasserstein
+
+SUMMARY = "train a GAN on a collection (CelebA faces, MNIST) in --data and write checkpoints/gan-COLLECTION.safetensors"
+
+LATENT = 128
+#: Settings of the two losses: as in Mescheder et al. 2018 (R1, weight 1) taken every eighth step (Karras et al. 2020, section 3.1),
+#: and as in Gulrajani et al. 2017, algorithm 1.
+LOSSES: dict[str, dict[str, Any]] = {
+    "r1": {"rate": 2e-4, "betas": (0.5, 0.99), "critic_steps": 1, "penalty": 1.0, "every": 8},
+    "wgan-gp": {"rate": 1e-4, "betas": (0.0, 0.9), "critic_steps": 5, "penalty": 10.0, "every": 1},
+}
+WORDS = {"r1": "non-saturating loss, R1 penalty", "wgan-gp": "Wasserstein loss, gradient penalty"}
+#: The generator's average forgets half within so many images.
+HALF_LIFE = 10_000
+#: Images on either side of the two-sample distance, latents that BatchNorm's fixed statistics come from, rows of the sample sheet.
+JUDGED, SETTLED, SHEET = 500, 512, 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("--collection", choices=_gan_data.choices(), default="celeba", help="what to train on")
+    parser.add_argument("--data", type=Path, help="folder with the collection's files")
+    parser.add_argument("--loss", choices=tuple(LOSSES), default="r1", help="; ".join(f"{k}: {v}" for k, v in WORDS.items()))
+    parser.add_argument("--minutes", type=float, default=40.0, help="stop after so long; --resume goes on")
+    parser.add_argument("--steps", type=int, default=0, help="stop after so many steps in all; 0: by the minutes alone")
+    parser.add_argument("--resume", action="store_true", help="go on from the state kept beside the file")
+    parser.add_argument("--judge-minutes", type=float, default=4.0, help="between two measurements of quality, each with a save")
+    parser.add_argument("--channels", type=int, default=32, help="width of generator and critic")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--size", type=int, default=64, help="pixels a side (digits have 28)")
+    parser.add_argument("--limit", type=int, default=0, help="train on the first so many images only")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=priors.CHECKPOINTS, help="folder for the file, its state and its samples")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train until the minutes or steps are used up; measures and saves on the way."""
+    images = _gan_data.load(options.collection, options.data, options.size, options.limit)
+    trainer = Trainer(
+        images, pick_device(options.device), loss=options.loss, channels=options.channels, batch=options.batch, seed=options.seed
+    )
+    state = options.out / f"gan-{images.name}.state"
+    if options.resume and state.exists():
+        trainer.resume(state)
+        print(f"goes on after step {trainer.step}, {trainer.seconds / 60:.1f} min", flush=True)
+    start = judged = shown = time.perf_counter()
+    while time.perf_counter() - start < 60 * options.minutes and not 0 < options.steps <= trainer.step:
+        trainer.advance()
+        now = time.perf_counter()
+        if now - shown > 60:
+            shown = now
+            print(f"step {trainer.step}, {trainer.seconds / 60:.1f} min, {trainer.losses()}", flush=True)
+        if now - judged > 60 * options.judge_minutes:
+            _keep(trainer, options, state)
+            judged = time.perf_counter()
+    _keep(trainer, options, state, last=True)
+
+
+def _keep(trainer: Trainer, options: argparse.Namespace, state: Path, last: bool = False) -> None:
+    options.out.mkdir(parents=True, exist_ok=True)
+    distance = trainer.judge()
+    print(f"step {trainer.step}, {trainer.seconds / 60:.1f} min: sliced Wasserstein distance {distance:.1f}", flush=True)
+    trainer.keep(state)
+    name = f"gan-{trainer.images.name}"
+    command = f"python -m netprior_core train gan --collection {trainer.images.name} --data DIR --loss {trainer.loss}"
+    command += f" --channels {trainer.channels} --batch {trainer.batch} --seed {trainer.seed} --steps {trainer.step} --minutes 6000"
+    card = trainer.card(command)
+    if last:
+        found, neighbours = trainer.copies()
+        card["metrics"] |= found
+        Image.fromarray(neighbours).save(options.out / f"{name}-neighbours.png")
+        print(found, flush=True)
+    Image.fromarray(sheet(trainer.draw(SHEET**2), SHEET)).save(options.out / f"{name}-samples.png")
+    priors.save(options.out / f"{name}.safetensors", trainer.tensors(), {**card, "name": name})
+    write_readme(options.out)
+
+
+class Trainer:
+    """Generator, its average, critic, both Adams, and how far they are: all that a run needs to go on exactly.
+
+    The draws of a step are functions of seed and step alone.
+    """
+
+    def __init__(
+        self, images: Images, device: torch.device, *, loss: str = "r1", channels: int = 32, batch: int = 64, seed: int = 0
+    ) -> None:
+        self.images, self.loss, self.channels, self.batch, self.seed = images, loss, channels, batch, seed
+        self.settings = LOSSES[loss]
+        self.compute = choose("auto", device)
+        c, h, w = images.shape
+        draws = torch.Generator().manual_seed(seed)
+        generator = seeded(lambda: build(images.shape, LATENT, channels), draws, scheme="dcgan")
+        self.generator = self.compute.module(generator)
+        self.critic = self.compute.module(seeded(lambda: Critic(h, w, c, channels=channels), draws))
+        self.average = copy.deepcopy(self.generator).requires_grad_(False)
+        common: dict[str, Any] = {"lr": self.settings["rate"], "betas": self.settings["betas"], "fused": True}
+        self.adams = {
+            "generator": torch.optim.Adam(self.generator.parameters(), **common),
+            "critic": torch.optim.Adam(self.critic.parameters(), **common),
+        }
+        self.step, self.seconds = 0, 0.0
+        self.curve: list[list[float]] = []
+        self.floor = 0.0
+        self._losses: list[torch.Tensor] = []
+
+    def advance(self) -> None:
+        """One step of the generator, after one (R1) or five (WGAN-GP) of the critic."""
+        start = time.perf_counter()
+        draws = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+        for _ in range(self.settings["critic_steps"] - 1):
+            with torch.no_grad():
+                drawn = self.generator(self._latents(draws))
+            self._criticise(drawn, draws)
+        drawn = self.generator(self._latents(draws))
+        critic_loss = self._criticise(drawn.detach(), draws)
+        self.critic.requires_grad_(False)
+        scores = self.critic(self.compute.activations(drawn))
+        loss = F.softplus(-scores).mean() if self.loss == "r1" else -scores.mean()
+        self._descend("generator", loss)
+        self.critic.requires_grad_(True)
+        self._losses = [critic_loss, loss.detach()]
+        self.step += 1
+        keep = min(0.5 ** (self.batch / HALF_LIFE), self.step / (self.step + 10))
+        mine, theirs = list(self.average.parameters()), list(self.generator.parameters())
+        with torch.no_grad():
+            torch._foreach_lerp_(mine, theirs, 1 - keep)
+        self.seconds += time.perf_counter() - start
+
+    def _criticise(self, drawn: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
+        """A step of the critic: the loss, without its penalty."""
+        index = torch.randint(0, len(self.images.train), (self.batch,), generator=draws)
+        real = signed(self.images.train[index])
+        if self.images.mirror:
+            turned = torch.rand((self.batch, 1, 1, 1), generator=draws) < 0.5
+            real = torch.where(turned, real.flip(-1), real)
+        real = real.to(self.compute.device)
+        on_real, on_drawn = self.critic(self.compute.activations(torch.cat([real, drawn]))).split(self.batch)
+        loss = on_drawn.mean() - on_real.mean()
+        if self.loss == "r1":
+            loss = F.softplus(-on_real).mean() + F.softplus(on_drawn).mean()
+        penalised, every = loss, int(self.settings["every"])
+        if self.step % every == 0:
+            if self.loss == "r1":  # taken every k-th step, k times as strong
+                weight = every * self.settings["penalty"] / 2
+                penalised = loss + weight * self._slopes(real).square().mean()
+            else:
+                share = torch.rand((self.batch, 1, 1, 1), generator=draws).to(real.device)
+                sizes = self._slopes(torch.lerp(real, drawn, share)).clamp_min(1e-12)
+                penalised = loss + self.settings["penalty"] * (sizes - 1).square().mean()
+        self._descend("critic", penalised)
+        return loss.detach()
+
+    def _slopes(self, images: torch.Tensor) -> torch.Tensor:
+        """‖∇D(x)‖ for each image, to be differentiated. In float32: squares of small numbers are summed."""
+        images = images.detach().requires_grad_()
+        (slopes,) = torch.autograd.grad(self.critic(images).sum(), images, create_graph=True)
+        return (slopes.flatten(1).square().sum(dim=1) + 1e-20).sqrt()
+
+    def _descend(self, name: str, loss: torch.Tensor) -> None:
+        self.adams[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self.adams[name].step()
+
+    def _latents(self, draws: torch.Generator) -> torch.Tensor:
+        return self.compute.activations(torch.randn((self.batch, LATENT), generator=draws))
+
+    def losses(self) -> str:
+        """The last ones, in words. Raises InvalidSettings when they are no numbers any more."""
+        critic, generator = (float(value) for value in self._losses)
+        if critic != critic or generator != generator:
+            raise InvalidSettings(f"The losses are no numbers any more at step {self.step}: start again with another --seed.")
+        return f"critic {critic:.3f}, generator {generator:.3f}"
+
+    @torch.no_grad()
+    def draw(self, count: int, seed: int = 1) -> torch.Tensor:
+        """``(count, C, H, W)`` in [-1, 1] of the averaged generator, as its file will draw them, on the CPU."""
+        latents = torch.randn((count, LATENT), generator=torch.Generator().manual_seed(seed))
+        return torch.cat([self.average(self.compute.activations(part)).cpu() for part in latents.split(64)])
+
+    def judge(self) -> float:
+        """Settle the average's BatchNorm; the two-sample distance between its samples and held-out images, into the curve."""
+        generator = torch.Generator().manual_seed(7)
+        settle(self.average, self.compute.activations(torch.randn((SETTLED, LATENT), generator=generator)))
+        held_out = signed(self.images.held_out[:JUDGED])
+        count = len(held_out)
+        if not self.floor:
+            # Two sets of real images: as near as a perfect generator would come.
+            self.floor = sliced_wasserstein(signed(self.images.train[:count]), held_out)
+        distance = sliced_wasserstein(self.draw(count, seed=2), held_out)
+        self.curve.append([self.step, round(self.seconds / 60, 1), round(distance, 1)])
+        return distance
+
+    def copies(self) -> tuple[dict[str, Any], Any]:
+        """Whether it copies: distances to the nearest training image, of samples and of held-out images; pairs side by side."""
+        count = min(200, len(self.images.held_out))
+        drawn = self.draw(count, seed=3)
+        mine, places = nearest(drawn, self.images.train)
+        theirs, _ = nearest(signed(self.images.held_out[:count]), self.images.train)
+        found = {
+            "rms distance of samples to the nearest training image, median (least)": f"{mine.median():.3f} ({mine.min():.3f})",
+            "the same of held-out images": f"{theirs.median():.3f} ({theirs.min():.3f})",
+        }
+        few = min(10, count)
+        closest = mine.argsort()[:few]
+        pairs = torch.cat([drawn[closest], signed(self.images.train[places[closest]])])
+        return found, sheet(pairs, few)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The averaged generator under the names of the shipped file."""
+        return {f"network.{name}": value.float().contiguous() for name, value in self.average.state_dict().items()}
+
+    def card(self, command: str) -> dict[str, Any]:
+        """What the file says of itself."""
+        known = machine()
+        where = known["gpu"] or f"{known['cores']}-core CPU, {known['threads']} thread" + ("s" if known["threads"] > 1 else "")
+        last = self.curve[-1]
+        return {
+            "key": generator_key(self.images.shape),
+            "recipe": RECIPE,
+            "method": "gan",
+            "title": self.images.title,
+            "network": "DCGAN",
+            "shape": list(self.images.shape),
+            "settings": {"channels": self.channels, "latent": LATENT, "loss": self.loss, "batch": self.batch},
+            "data": self.images.data,
+            "terms": self.images.terms,
+            "steps": self.step,
+            "seed": self.seed,
+            "seconds": round(self.seconds),
+            "machine": f"{where}, shared with other work",
+            "command": command,
+            "loss": WORDS[self.loss],
+            "metrics": {
+                f"sliced Wasserstein distance to {min(JUDGED, len(self.images.held_out))} held-out images, × 1000": last[2],
+                "the same between training and held-out images": round(self.floor, 1),
+            },
+            "curve": self.curve,
+        }
+
+    def keep(self, path: Path) -> None:
+        """Write the state, all or nothing."""
+        partial = path.with_suffix(".partial")
+        modules = {"generator": self.generator, "average": self.average, "critic": self.critic}
+        tensors = {name: module.state_dict() for name, module in modules.items()}
+        adams = {name: adam.state_dict() for name, adam in self.adams.items()}
+        about = {"step": self.step, "seconds": self.seconds, "curve": self.curve, "floor": self.floor, "made": self._made()}
+        torch.save({"modules": tensors, "adams": adams, **about}, partial)
+        partial.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a state. Raises InvalidSettings when it is of a run with other settings."""
+        state = torch.load(path, map_location=self.compute.device, weights_only=True)
+        if state["made"] != self._made():
+            raise InvalidSettings(f"{path.name} belongs to a run with other settings: {state['made']}, not {self._made()}.")
+        for name, module in (("generator", self.generator), ("average", self.average), ("critic", self.critic)):
+            module.load_state_dict(state["modules"][name])
+        for name, adam in self.adams.items():
+            adam.load_state_dict(state["adams"][name])
+        self.step, self.seconds, self.curve, self.floor = state["step"], state["seconds"], state["curve"], state["floor"]
+
+    def _made(self) -> dict[str, Any]:
+        shape = list(self.images.shape)
+        return {
+            "loss": self.loss,
+            "channels": self.channels,
+            "batch": self.batch,
+            "seed": self.seed,
+            "shape": shape,
+            "images": len(self.images.train),
+        }
