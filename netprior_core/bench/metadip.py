@@ -87,7 +87,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     """A row for each run of a method on a picture, then the tables."""
     device = pick_device(options.device)
     pictures = _quick_pictures() if options.quick else _pictures(options.data, options.fast, 128)
-    length = 30 if options.quick else 1000
+    length = 50 if options.quick else 1000
     print(f"noise σ of 255 on each measurement, one draw of A and noise per picture; {CONVENTION}")
     columns = [c for c in COLUMNS if c.name in options.columns][:: 3 if options.quick else 1]
     rows: list[dict[str, Any]] = []

@@ -65,36 +65,11 @@ def gain(model: ForwardModel) -> float:
     return max(total / GAIN_PROBES, 1e-12)
 
 
-def inner_loss(
-    image: torch.Tensor,
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    y: torch.Tensor,
-    scale: float,
-    *,
-    tv_weight: float = TV_WEIGHT,
-    floor: float = 0.0,
-) -> torch.Tensor:
-    """D / scale + λ TV(f)/n, D = ‖A f − y‖² and scale n times the operator's :func:`gain`; a scalar.
-
-    With a ``floor`` D₀ > 0, the misfit that the noise alone accounts for, D gives way to D − D₀ − D₀ ln(D/D₀), and to 0 below D₀:
-    its gradient is (1 − D₀/D) times that of D, so that nothing pulls at a picture that already fits as well as the truth does.
-    """
+def inner_loss(image: torch.Tensor, forward: Callable[[torch.Tensor], torch.Tensor], y: torch.Tensor, scale: float) -> torch.Tensor:
+    """‖A f − y‖² / scale + λ TV(f)/n, scale being n times the operator's :func:`gain`; a scalar."""
     down, across = image[..., 1:, :] - image[..., :-1, :], image[..., :, 1:] - image[..., :, :-1]
     variation = sum((d.square() + TV_ROUNDING**2).sqrt().sum() for d in (down, across))
-    misfit = squares(forward(image) - y).sum()
-    if floor:
-        excess = (misfit / floor).clamp_min(1.0)
-        misfit = floor * (excess - 1 - excess.log())
-    return misfit / scale + tv_weight / image.numel() * variation
-
-
-def noise_floor(operator: Any, y: torch.Tensor, std: float | None) -> float:
-    """E‖A x − y‖² at the truth: m s², and half of it behind a modulus, which only lets one part of the complex noise through.
-
-    0 where the noise is not known. It depends on y's size alone, never on a truth.
-    """
-    share = 0.5 if operator.kind == "phase-retrieval" else 1.0
-    return share * y.numel() * (std or 0.0) ** 2
+    return squares(forward(image) - y).sum() / scale + TV_WEIGHT / image.numel() * variation
 
 
 @torch.no_grad()
@@ -109,16 +84,11 @@ def inner_step(
 
 @dataclass
 class Fit:
-    """A network to fit: its weights, what draws the picture, the rates of each step and tensor ``(steps, tensors or 1)``.
-
-    ``tv_weight`` and ``floor`` as in :func:`inner_loss`.
-    """
+    """A network to fit: its weights, what draws the picture, and the rates of each step and tensor ``(steps, tensors or 1)``."""
 
     module: torch.nn.Module
     draw: Callable[[], torch.Tensor]
     rates: torch.Tensor
-    tv_weight: float = TV_WEIGHT
-    floor: float = 0.0
 
     def rates_of(self, step: int) -> list[float]:
         """The rates of the step-th update, from 0: after the learned steps the last ones are held."""
@@ -134,7 +104,7 @@ def descend(problem: Problem, fit: Fit, iterations: int, title: str) -> Iterator
     scale = gain(problem.model) * problem.model.n
     for iteration in range(iterations + 1):
         image = fit.draw()
-        loss = inner_loss(image, problem.model.forward, problem.measurement, scale, tv_weight=fit.tv_weight, floor=fit.floor)
+        loss = inner_loss(image, problem.model.forward, problem.measurement, scale)
         if iteration == 0 or due(iteration, iterations):
             finite(loss, title, iteration)
         if iteration < iterations:
@@ -176,8 +146,11 @@ class MetaDIP(Method):
     wavelengths in pixels. The result does not depend on the seed, unless the start is random.
 
     "as published": θ₀ from denoising faces at σ = 25. "mixed" is ours: θ₀ learned on from there with several operators and noise
-    levels, faces and natural patches; and where the noise level is known, its misfit stops pulling once the picture fits as well as
-    the truth would.
+    levels, faces and natural patches.
+
+    Steps after the learned ones, measured at 128×128, σ = 25, four held-out faces and patches each, after 50 steps: with held rates
+    32.1 and 26.1 dB in denoising, 31.6 and 25.4 dB in compressed sensing at 1/4; with rates that shrink by 5% a step 0.4 to 0.6 dB
+    less; the mean of the outputs from step 20 on 0.4 to 0.7 dB less. At 64×64 faces are best near step 20, then noise is fitted.
     """
 
     title: ClassVar[str] = "MetaDIP"
@@ -217,27 +190,8 @@ class MetaDIP(Method):
             network.noise.copy_(noise_map(len(network.noise), generator))
         network = compute.module(network)
         z = compute.activations(network.input(height, width))
-        fit = Fit(
-            network,
-            lambda: picture(network(z), channels, height, width),
-            prior.tensors["rates"].exp(),
-            tv_weight_of(prior.card),
-            noise_floor(problem.operator, problem.measurement, problem.noise_std) if hinged(prior.card) else 0.0,
-        )
+        fit = Fit(network, lambda: picture(network(z), channels, height, width), prior.tensors["rates"].exp())
         yield from descend(problem, fit, self.iterations, self.title)
-
-
-def hinged(card: Mapping[str, Any]) -> bool:
-    """Whether the start was learned with a misfit that stops pulling at the level of the noise."""
-    inner = card.get("inner")
-    return isinstance(inner, dict) and inner.get("hinged") is True
-
-
-def tv_weight_of(card: Mapping[str, Any]) -> float:
-    """The weight of the total variation that the start was learned with."""
-    inner = card.get("inner")
-    weight = inner.get("tv_weight", TV_WEIGHT) if isinstance(inner, dict) else TV_WEIGHT
-    return float(weight) if isinstance(weight, int | float) and 0 <= weight <= 100 else TV_WEIGHT
 
 
 def unet(card: Mapping[str, Any]) -> MetaUNet:

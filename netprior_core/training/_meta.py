@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 from torch.func import functional_call
 
-from netprior_core.methods.metadip import MOMENTUM, TV_WEIGHT, inner_loss
+from netprior_core.methods.metadip import MOMENTUM, inner_loss
 
 Tensors = list[torch.Tensor]
 Order = Literal["exact", "differences", "first"]
@@ -35,23 +35,17 @@ DIFFERENCE = 1e-2
 
 @dataclass(frozen=True)
 class Task:
-    """A measurement of a clean picture: ``forward`` is A, ``scale`` what the misfit is divided by, ``draw`` weights to picture.
-
-    ``tv_weight`` and ``floor`` as in ``inner_loss``.
-    """
+    """A measurement of a clean picture: ``forward`` is A, ``scale`` what the misfit is divided by, ``draw`` weights to picture."""
 
     clean: torch.Tensor
     measurement: torch.Tensor
     forward: Callable[[torch.Tensor], torch.Tensor]
     scale: float
     draw: Callable[[Sequence[torch.Tensor]], torch.Tensor]
-    tv_weight: float = TV_WEIGHT
-    floor: float = 0.0
 
     def inner(self, weights: Sequence[torch.Tensor]) -> torch.Tensor:
         """L(θ; y)."""
-        image = self.draw(weights)
-        return inner_loss(image, self.forward, self.measurement, self.scale, tv_weight=self.tv_weight, floor=self.floor)
+        return inner_loss(self.draw(weights), self.forward, self.measurement, self.scale)
 
     def outer(self, weights: Sequence[torch.Tensor]) -> torch.Tensor:
         """‖f(θ) − x‖²/n."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from netprior_core.errors import InvalidSettings
-from netprior_core.methods.metadip import gain, noise_floor
+from netprior_core.methods.metadip import gain
 from netprior_core.metrics import psnr
 from netprior_core.noise import GaussianNoise
 from netprior_core.operators import Operator
@@ -70,13 +70,12 @@ def _shrunk(picture: torch.Tensor, side: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Measured:
-    """A clean picture, its measurement, A, what the inner misfit is divided by, and the misfit of the noise alone."""
+    """A clean picture, its measurement, A, and what the inner misfit is divided by."""
 
     clean: torch.Tensor
     measurement: torch.Tensor
     forward: Callable[[torch.Tensor], torch.Tensor]
     scale: float
-    floor: float
 
 
 def measured(clean: torch.Tensor, operator: Any, sigma: float, seed: int, device: torch.device) -> Measured:
@@ -85,7 +84,7 @@ def measured(clean: torch.Tensor, operator: Any, sigma: float, seed: int, device
     clean = clean.to(device)
     model = operator.build(shape, seed=seed, device=device)
     y = model.measure(clean, GaussianNoise(sigma=sigma), seed=seed + 1)
-    return Measured(clean, y, model.forward, gain(model) * model.n, noise_floor(operator, y, sigma / 255))
+    return Measured(clean, y, model.forward, gain(model) * model.n)
 
 
 class Tasks:

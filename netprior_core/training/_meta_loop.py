@@ -36,10 +36,7 @@ MARKS = {0.25: 0.1, 0.5: 0.2, 1.0: 1.0}
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained: a module, its input for a measurement and a tile of the noise map, what finishes its output, its card.
-
-    ``hinged``: the misfit of the noise alone does not pull (``inner_loss``).
-    """
+    """What is trained: a module, its input for a measurement and a tile of the noise map, what finishes its output, its card."""
 
     kind: str
     trained: str
@@ -51,8 +48,6 @@ class Recipe:
     learn_rates: bool
     outer_rate: float
     card: dict[str, Any]
-    tv_weight: float = TV_WEIGHT
-    hinged: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,9 +105,7 @@ class Outer:
 
     def task(self, found: Measured, corner: tuple[int, int] = (0, 0)) -> Task:
         """A measured picture as a task for the inner loop."""
-        floor = found.floor if self.recipe.hinged else 0.0
-        draw = self.drawing(found, corner)
-        return Task(found.clean, found.measurement, found.forward, found.scale, draw, self.recipe.tv_weight, floor)
+        return Task(found.clean, found.measurement, found.forward, found.scale, self.drawing(found, corner))
 
     def corner(self, generator: torch.Generator) -> tuple[int, int]:
         """A tile of the noise map to begin with."""
@@ -236,12 +229,7 @@ class Outer:
             "steps": self.done,
             "seed": options.seed,
             "seconds": round(self.seconds),
-            "inner": {
-                "learned_steps": len(self.log_rates),
-                "momentum": MOMENTUM,
-                "tv_weight": recipe.tv_weight,
-                "hinged": recipe.hinged,
-            },
+            "inner": {"learned_steps": len(self.log_rates), "momentum": MOMENTUM, "tv_weight": TV_WEIGHT},
             "batch": options.batch,
             "order": options.order,
             "outer_rate": options.outer_rate or recipe.outer_rate,

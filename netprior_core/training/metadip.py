@@ -56,7 +56,6 @@ def recipe(widths: list[int], noise: int, skip: int, mixed: bool, seed: int) -> 
         learn_rates=True,
         outer_rate=3e-4 if mixed else 1e-3,
         card=card,
-        hinged=mixed,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from netprior_core import priors
 from netprior_core.errors import Unsolvable
-from netprior_core.methods.metadip import MetaDIP, MetaSIREN, descend, gain, inner_loss, inner_step, noise_floor, shipped
+from netprior_core.methods.metadip import MetaDIP, MetaSIREN, descend, gain, inner_step, shipped
 from netprior_core.metrics import psnr
 from netprior_core.operators import Operator
 from netprior_core.problem import Problem, Step
@@ -90,32 +90,6 @@ def test_after_the_learned_steps_the_last_rates_are_held(make_problem: Make, mon
 def test_the_gain_is_what_the_operator_does_to_differences(settings: Any, expected: tuple[float, float]) -> None:
     found = gain(Operator.registry.parse(settings).build((3, 32, 32), seed=3))
     assert expected[0] * (1 - 1e-5) <= found <= expected[1] * (1 + 1e-5)
-
-
-def test_a_misfit_of_the_size_of_the_noise_does_not_pull() -> None:
-    x = torch.full((1, 3, 8, 8), 0.5)
-    y = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    floor = float((x - y).square().sum())
-
-    def slope(at: torch.Tensor, level: float) -> torch.Tensor:
-        leaf = at.clone().requires_grad_()
-        return torch.autograd.grad(inner_loss(leaf, lambda v: v, y, 1.0, tv_weight=0.0, floor=level), leaf)[0]
-
-    assert float(slope(x, 1.01 * floor).abs().max()) == 0
-    far = x + 0.3
-    share = 1 - floor / float((far - y).square().sum())
-    torch.testing.assert_close(slope(far, floor), share * slope(far, 0.0))
-
-
-@pytest.mark.parametrize("settings", [{"kind": "denoising"}, {"kind": "phase-retrieval", "ratio": 0.5, "matrix": "structured"}])
-def test_the_floor_is_the_misfit_of_the_truth(make_problem: Make, settings: Any) -> None:
-    problem, truth = make_problem("denoising", side=64)
-    operator = Operator.registry.parse(settings)
-    model = operator.build(problem.shape, seed=3)
-    y = model.measure(truth, problem.noise, seed=4)
-    expected = float((model.forward(truth) - y).square().sum())
-    assert noise_floor(operator, y, problem.noise.std(y)) == pytest.approx(expected, rel=0.06)
-    assert noise_floor(operator, y, None) == 0
 
 
 def test_another_scale_of_the_operator_changes_nothing(make_problem: Make) -> None:
