@@ -32,17 +32,22 @@ SMALL: dict[str, dict[str, Any]] = {
     "deep-decoder": {"iterations": 100, "channels": 16},
     "siren": {"iterations": 100, "width": 32, "layers": 4, "learning_rate": 3e-3, "omega": 10.0},
     "edip": {"start": "random", "iterations": 60, "learning_rate": 0.003, "clip": 1e3},
+    "denoiser": {"denoiser": "tv"},
+    "pnp-admm": {"denoiser": "tv", "iterations": 15},
+    "dpir": {"denoiser": "tv", "iterations": 15},
+    "red": {"denoiser": "tv", "iterations": 20, "strength": 20.0},
     "low-shot": {"pretrain_iterations": 150, "latent_iterations": 60, "joint_iterations": 60, "channels": 8},
 }
 #: The operator each method is tried on, where compressed sensing is not the one to beat.
 TRIED_ON: dict[str, tuple[str, dict[str, Any]]] = {
     "noise-impedance": ("denoising", {}),
     "bicubic": ("super-resolution", {"factor": 2}),
+    "denoiser": ("denoising", {}),
 }
-#: These start from learned weights: the seed changes nothing.
-DETERMINISTIC = {"metadip", "metasiren"}
-#: These are the trivial baselines themselves.
-TRIVIAL = {"adjoint", "pseudo-inverse", "bicubic"}
+#: These draw nothing (learned weights, or none): the seed changes nothing.
+DETERMINISTIC = {"metadip", "metasiren", "pnp-admm", "dpir", "red"}
+#: These are the trivial baselines themselves, or done in one pass.
+TRIVIAL = {"adjoint", "pseudo-inverse", "bicubic", "denoiser"}
 
 
 def _method(kind: str) -> Method:
