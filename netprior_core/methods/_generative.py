@@ -13,6 +13,7 @@ import torch
 from netprior_core import priors
 from netprior_core.compute import Compute, Precision, choose, precision_setting
 from netprior_core.errors import MissingPrior
+from netprior_core.isometry import isometry
 from netprior_core.methods._common import due, finite, squares
 from netprior_core.methods.base import Method
 from netprior_core.networks.dcgan import DCGAN
@@ -242,3 +243,21 @@ def latent_search(
         if iteration < iterations:
             z.grad = gradient
             adam.step()
+
+
+def linear_only(problem: Problem, title: str) -> str | None:
+    """Words for a measurement without an adjoint, or None."""
+    if problem.model.linear:
+        return None
+    return f"{title} takes gradient steps with Aᵀ: it needs a linear measurement. CSGM and IAGAN do without."
+
+
+@torch.no_grad()
+def scale_on(problem: Problem, drawing: Drawing, compute: Compute) -> float:
+    """The median ‖A d‖/‖d‖ over differences d of samples: 1 for A ~ N(0, 1/m), √m for N(0, 1)."""
+    return max(isometry(problem.model, samples(drawing, compute)).median, 1e-12)
+
+
+def gradient_step(problem: Problem, x: torch.Tensor, eta: float) -> torch.Tensor:
+    """``x + η Aᵀ(y − A x)`` for images ``(1, C, H, W)`` in [0, 1]; the same step in [-1, 1]."""
+    return x - eta * problem.model.gradient(x, problem.measurement)

@@ -51,3 +51,18 @@ class Critic(nn.Module):
         if (self.height, self.width) != (self.side, self.side):
             x = F.pad(x, (left, self.side - self.width - left, top, self.side - self.height - top), mode="replicate")
         return self.head(self.body(x)).flatten(1).float()
+
+
+class Projector(Critic):
+    """NPGD's ``G†``: images of any noise ``(B, C, height, width)`` in [-1, 1] to latents ``(B, latent)``.
+
+    Each image is divided by √(1 + mean x²) first: a gradient step from few measurements carries noise several times as strong as
+    the image, and BatchNorm's fixed statistics are for one size of numbers.
+    """
+
+    def __init__(self, height: int, width: int, inputs: int, *, channels: int, latent: int) -> None:
+        super().__init__(height, width, inputs, channels=channels, outputs=latent, norm=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        size = (1 + x.float().square().mean(dim=(1, 2, 3), keepdim=True)).sqrt()
+        return super().forward(x / size.to(x.dtype))

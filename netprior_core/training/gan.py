@@ -147,9 +147,7 @@ class Trainer:
         self._losses = [critic_loss, loss.detach()]
         self.step += 1
         keep = min(0.5 ** (self.batch / HALF_LIFE), self.step / (self.step + 10))
-        mine, theirs = list(self.average.parameters()), list(self.generator.parameters())
-        with torch.no_grad():
-            torch._foreach_lerp_(mine, theirs, 1 - keep)
+        follow(self.average, self.generator, 1 - keep)
         self.seconds += time.perf_counter() - start
 
     def _criticise(self, drawn: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
@@ -294,3 +292,11 @@ class Trainer:
             "shape": shape,
             "images": len(self.images.train),
         }
+
+
+@torch.no_grad()
+def follow(average: torch.nn.Module, module: torch.nn.Module, share: float) -> None:
+    """Move the average's weights this share of the way to the module's."""
+    mine: list[torch.Tensor] = list(average.parameters())
+    theirs: list[torch.Tensor] = list(module.parameters())
+    torch._foreach_lerp_(mine, theirs, share)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from netprior_core import priors
+from netprior_core.compute import choose
+from netprior_core.methods._generative import digest_of, drawing_of, generator_key, projector_key
+from netprior_core.methods._shots import pretrain
 from netprior_core.noise import GaussianNoise
 from netprior_core.operators import Operator
+from netprior_core.priors import Prior
 from netprior_core.problem import Problem
+from netprior_core.training.projector import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +54,36 @@ def make_problem() -> Callable[..., tuple[Problem, torch.Tensor]]:
         return Problem(y, model, operator, noise, noise.std(y), (channels, side, side), shots), truth
 
     return make
+
+
+@cache
+def _learned(channels: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A generator of pictures 32×32 from a few seconds of pre-training, and a projector for it."""
+    shape = (channels, 32, 32)
+    settings: dict[str, Any] = {"loss": "l2", "iterations": 250, "learning_rate": 3e-3, "latent": 8, "channels": 8, "jitter": 0.3}
+    shots = torch.cat([picture(i, channels) for i in range(1, 25)])
+    stream = pretrain(shots, choose("float32", "cpu"), **settings, batch=12, kernel_width=0.0, seed=0)
+    while True:
+        try:
+            next(stream)
+        except StopIteration as stop:
+            trained = stop.value
+            break
+    drawing = drawing_of(Prior(trained.tensors(), {"network": "DCGAN", "shape": list(shape), "settings": {"channels": 8}}))
+    projecting = Trainer(drawing, torch.device("cpu"), channels=8, batch=16, learning_rate=3e-3)
+    for _ in range(150):
+        projecting.advance()
+    projecting.judge()
+    return trained.tensors(), projecting.tensors()
+
+
+@pytest.fixture
+def generator() -> None:
+    """A small trained generator for 3×32×32 and 1×32×32 with projectors, where methods look for the GAN of that size."""
+    for channels in (1, 3):
+        tensors, projector = _learned(channels)
+        shape = (channels, 32, 32)
+        card = {"network": "DCGAN", "title": "pictures", "shape": list(shape), "settings": {"channels": 8}}
+        priors.remember(generator_key(shape), tensors, card)
+        weights = {name.removeprefix("network."): value for name, value in tensors.items() if name != "latents"}
+        priors.remember(projector_key(digest_of(weights)), projector, {"settings": {"channels": 8}})

@@ -36,6 +36,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "pnp-admm": {"denoiser": "tv", "iterations": 15},
     "dpir": {"denoiser": "tv", "iterations": 15},
     "red": {"denoiser": "tv", "iterations": 20, "strength": 20.0},
+    "csgm": {"iterations": 100},
+    "pgdgan": {"outer": 8, "inner": 25},
+    "npgd": {"iterations": 20},
+    "iagan": {"latent_iterations": 80, "joint_iterations": 40},
     "low-shot": {"pretrain_iterations": 150, "latent_iterations": 60, "joint_iterations": 60, "channels": 8},
 }
 #: The operator each method is tried on, where compressed sensing is not the one to beat.
@@ -45,7 +49,7 @@ TRIED_ON: dict[str, tuple[str, dict[str, Any]]] = {
     "denoiser": ("denoising", {}),
 }
 #: These draw nothing (learned weights, or none): the seed changes nothing.
-DETERMINISTIC = {"metadip", "metasiren", "pnp-admm", "dpir", "red"}
+DETERMINISTIC = {"metadip", "metasiren", "npgd", "pnp-admm", "dpir", "red"}
 #: These are the trivial baselines themselves, or done in one pass.
 TRIVIAL = {"adjoint", "pseudo-inverse", "bicubic", "denoiser"}
 
@@ -57,10 +61,14 @@ def _method(kind: str) -> Method:
 
 
 @pytest.fixture
-def case(make_problem: Callable[..., tuple[Problem, torch.Tensor]]) -> Callable[..., tuple[Method, Problem, torch.Tensor]]:
+def case(
+    make_problem: Callable[..., tuple[Problem, torch.Tensor]], request: pytest.FixtureRequest
+) -> Callable[..., tuple[Method, Problem, torch.Tensor]]:
     def make(kind: str, channels: int = 3) -> tuple[Method, Problem, torch.Tensor]:
         operator, settings = TRIED_ON.get(kind, ("compressed-sensing", {"ratio": 0.2}))
         problem, truth = make_problem(operator, channels=channels, **settings)
+        if Method.registry[kind].family == "Generative":
+            request.getfixturevalue("generator")
         return _method(kind), problem, truth
 
     return make

@@ -1,0 +1,211 @@
+"""NPGD's projector G† (Raj, Li, Bresler 2019): a network that finds the latent of a noisy picture, the generator being fixed."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from netprior_core import priors
+from netprior_core.bench import machine
+from netprior_core.compute import choose
+from netprior_core.device import pick_device
+from netprior_core.errors import InvalidSettings
+from netprior_core.methods._generative import RECIPE, Drawing, drawing_of, projector_key
+from netprior_core.methods._shots import settle
+from netprior_core.metrics import psnr
+from netprior_core.networks.critic import Projector
+from netprior_core.networks.seeded import seeded
+from netprior_core.problem import to_unit
+from netprior_core.training._cards import write_readme
+from netprior_core.training.gan import HALF_LIFE, follow
+
+SUMMARY = "learn NPGD's projector for a trained generator and write checkpoints/projector-COLLECTION.safetensors"
+
+#: Noise on the samples, as a standard deviation on [-1, 1]: log-uniform between these. A gradient step with A ~ N(0, 1/m) carries
+#: noise of √(n/m) times the error, so that the first of them, from nothing, has several times the image's size.
+NOISE = (0.03, 5.0)
+#: Weight λ of the latent's error; both errors are sums over an image's and a latent's numbers.
+LATENT_WEIGHT = 1.0
+#: At these noises the card says how near G(G†(G(z) + ν)) comes to G(z).
+SHOWN = (0.0, 0.1, 0.5, 1.0, 2.0, 4.0)
+SETTLED = 512
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("--collection", default="celeba", help="whose generator: gan-COLLECTION.safetensors in --generators")
+    parser.add_argument("--generators", type=Path, help="folder with the generator (default: --out)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="stop after so long; --resume goes on")
+    parser.add_argument("--steps", type=int, default=0, help="stop after so many steps in all; 0: by the minutes alone")
+    parser.add_argument("--resume", action="store_true", help="go on from the state kept beside the file")
+    parser.add_argument("--judge-minutes", type=float, default=4.0, help="between two measurements of quality, each with a save")
+    parser.add_argument("--channels", type=int, default=24, help="width of the projector")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--latent-weight", type=float, default=LATENT_WEIGHT, help="weight of the latent's error")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=priors.CHECKPOINTS, help="folder for the file and its state")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train until the minutes or steps are used up; measures and saves on the way. Raises MissingPrior without a generator."""
+    prior = priors.load((options.generators or options.out) / f"gan-{options.collection}.safetensors")
+    trainer = Trainer(
+        drawing_of(prior),
+        pick_device(options.device),
+        channels=options.channels,
+        batch=options.batch,
+        learning_rate=options.learning_rate,
+        latent_weight=options.latent_weight,
+        seed=options.seed,
+    )
+    state = options.out / f"projector-{options.collection}.state"
+    if options.resume and state.exists():
+        trainer.resume(state)
+        print(f"goes on after step {trainer.step}, {trainer.seconds / 60:.1f} min", flush=True)
+    start = judged = time.perf_counter()
+    while time.perf_counter() - start < 60 * options.minutes and not 0 < options.steps <= trainer.step:
+        trainer.advance()
+        if time.perf_counter() - judged > 60 * options.judge_minutes:
+            _keep(trainer, options, state, prior.card)
+            judged = time.perf_counter()
+    _keep(trainer, options, state, prior.card)
+
+
+def _keep(trainer: Trainer, options: argparse.Namespace, state: Path, about: dict[str, Any]) -> None:
+    found = trainer.judge()
+    print(f"step {trainer.step}, {trainer.seconds / 60:.1f} min: {found}", flush=True)
+    trainer.keep(state)
+    name = f"projector-{options.collection}"
+    command = f"python -m netprior_core train projector --collection {options.collection} --channels {trainer.channels}"
+    command += f" --batch {trainer.batch} --learning-rate {trainer.learning_rate:g} --latent-weight {trainer.latent_weight:g}"
+    command += f" --seed {trainer.seed} --steps {trainer.step} --minutes 6000"
+    card = {**trainer.card(command), "name": name, "terms": about.get("terms")}
+    priors.save(options.out / f"{name}.safetensors", trainer.tensors(), card)
+    write_readme(options.out)
+
+
+class Trainer:
+    """Projector, its average, Adam, and how far they are. The draws of a step are functions of seed and step alone.
+
+    min over G† of E ‖G(G†(G(z) + ν)) − G(z)‖² + λ ‖G†(G(z) + ν) − z‖², images in [-1, 1].
+    """
+
+    def __init__(
+        self,
+        drawing: Drawing,
+        device: torch.device,
+        *,
+        channels: int = 24,
+        batch: int = 64,
+        learning_rate: float = 1e-3,
+        latent_weight: float = LATENT_WEIGHT,
+        seed: int = 0,
+    ) -> None:
+        self.drawing, self.channels, self.batch, self.seed = drawing, channels, batch, seed
+        self.learning_rate, self.latent_weight = learning_rate, latent_weight
+        self.compute = choose("auto", device)
+        self.generator = drawing.network(self.compute)
+        c, h, w = drawing.shape
+        self.projector = self.compute.module(seeded(lambda: Projector(h, w, c, channels=channels, latent=drawing.latent), seed))
+        self.average = copy.deepcopy(self.projector).requires_grad_(False)
+        self.adam = torch.optim.Adam(self.projector.parameters(), lr=learning_rate, fused=True)
+        self.step, self.seconds = 0, 0.0
+        self.curve: list[list[float]] = []
+        self.metrics: dict[str, str] = {}
+
+    def advance(self) -> None:
+        """One step of Adam."""
+        start = time.perf_counter()
+        z, images, noisy = self._pairs(torch.Generator().manual_seed(self.seed * 1_000_003 + self.step), self.batch)
+        found = self.projector(noisy)
+        drawn = self.generator(self.compute.activations(found))
+        loss = (drawn - images).square().sum() + self.latent_weight * (found - z).square().sum()
+        self.adam.zero_grad(set_to_none=True)
+        (loss / self.batch).backward()
+        self.adam.step()
+        self.step += 1
+        keep = min(0.5 ** (self.batch / HALF_LIFE), self.step / (self.step + 10))
+        follow(self.average, self.projector, 1 - keep)
+        self.seconds += time.perf_counter() - start
+
+    @torch.no_grad()
+    def _pairs(
+        self, draws: torch.Generator, count: int, noise: float | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Latents, what they draw, and that with noise of the given or of random strength."""
+        z = self.drawing.sample(count, draws)
+        images = self.generator(self.compute.activations(z))
+        low, high = (math.log(value) for value in NOISE)
+        sigma = (low + (high - low) * torch.rand((count, 1, 1, 1), generator=draws)).exp() if noise is None else noise
+        added = sigma * torch.randn(images.shape, generator=draws)
+        return z.to(images.device), images, self.compute.activations(images + added.to(images.device))
+
+    @torch.no_grad()
+    def judge(self) -> str:
+        """Settle the average's BatchNorm, and PSNR of G(G†(G(z) + ν)) against G(z) at several noises, into card and curve."""
+        draws = torch.Generator().manual_seed(7)
+        settle(self.average, self._pairs(draws, SETTLED)[2])
+        values = []
+        for noise in SHOWN:
+            _, images, noisy = self._pairs(torch.Generator().manual_seed(8), 64, noise)
+            drawn = self.generator(self.compute.activations(self.average(noisy)))
+            values.append(float(psnr(to_unit(drawn), to_unit(images)).mean()))
+        self.curve.append([self.step, round(self.seconds / 60, 1), *(round(value, 2) for value in values)])
+        words = ", ".join(f"{value:.2f} dB at {noise:g}" for noise, value in zip(SHOWN, values, strict=True))
+        self.metrics = {"G(G†(G(z) + ν)) against G(z), noise ν on [-1, 1]": words}
+        return words
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The averaged projector under the names of its file."""
+        return {f"network.{name}": value.float().contiguous() for name, value in self.average.state_dict().items()}
+
+    def card(self, command: str) -> dict[str, Any]:
+        """What the file says of itself."""
+        known = machine()
+        where = known["gpu"] or f"{known['cores']}-core CPU, {known['threads']} thread" + ("s" if known["threads"] > 1 else "")
+        return {
+            "key": projector_key(self.drawing.digest()),
+            "recipe": RECIPE,
+            "method": "projector",
+            "generator": self.drawing.digest(),
+            "title": f"NPGD's projector for {self.drawing.title}",
+            "network": "DCGAN critic with a latent as output",
+            "shape": list(self.drawing.shape),
+            "settings": {"channels": self.channels, "latent": self.drawing.latent, "latent_weight": self.latent_weight},
+            "data": f"samples of the generator {self.drawing.title}, noise log-uniform in {NOISE[0]} to {NOISE[1]}",
+            "steps": self.step,
+            "seed": self.seed,
+            "seconds": round(self.seconds),
+            "machine": f"{where}, shared with other work",
+            "command": command,
+            "metrics": self.metrics,
+            "curve": self.curve,
+        }
+
+    def keep(self, path: Path) -> None:
+        """Write the state, all or nothing."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        tensors = {"projector": self.projector.state_dict(), "average": self.average.state_dict(), "adam": self.adam.state_dict()}
+        made = {"shape": list(self.drawing.shape), "channels": self.channels, "seed": self.seed}
+        torch.save({**tensors, "step": self.step, "seconds": self.seconds, "curve": self.curve, "made": made}, partial)
+        partial.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a state, also of an earlier version of the generator. Raises InvalidSettings when it is of another kind."""
+        state = torch.load(path, map_location=self.compute.device, weights_only=True)
+        made = {"shape": list(self.drawing.shape), "channels": self.channels, "seed": self.seed}
+        if state["made"] != made:
+            raise InvalidSettings(f"{path.name} belongs to a run with other settings: {state['made']}, not {made}.")
+        self.projector.load_state_dict(state["projector"])
+        self.average.load_state_dict(state["average"])
+        self.adam.load_state_dict(state["adam"])
+        self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]
