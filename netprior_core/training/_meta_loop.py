@@ -252,7 +252,7 @@ class Outer:
         ]
         if options.begin and not self.done:
             words.append(f"--begin checkpoints/{options.begin.name}")
-        if not self.stretches or self.stretches[-1][1] != " ".join(words):
+        if not self.stretches or self.stretches[-1][1].partition("--begin")[0].strip() != " ".join(words):
             self.stretches.append((self.seconds, " ".join(words)))
 
     def _command(self) -> str:

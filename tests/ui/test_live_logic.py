@@ -148,6 +148,15 @@ def test_linear_ticks_are_round(low: float, high: float, ticks: list[float]) -> 
 
 
 @needs_node
+def test_the_first_fifty_of_a_thousand_iterations_get_half_of_a_logarithmic_axis() -> None:
+    linear, log = evaluate("return [false, true].map((log) => makeScale(log ? 1 : 0, 1000, 0, 600, log, 7).at(50));")
+    assert linear < 0.06 * 600
+    assert log > 0.5 * 600
+    assert 'data-ref="log"' in template()
+    assert re.search(r'<button[^>]*data-ref="log"[^>]*aria-pressed', template())  # a button: reached and pressed by keyboard
+
+
+@needs_node
 def test_log_ticks_stay_few_and_inside() -> None:
     wide, narrow = evaluate("return [logTicks(1e-9, 10, 5), logTicks(1, 300, 5)];")
     assert len(wide) <= 7
