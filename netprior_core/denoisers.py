@@ -17,10 +17,11 @@ import torch
 
 from netprior_core import priors, variation
 from netprior_core.errors import MissingPrior, Unsolvable
+from netprior_core.networks import drunet_weights
 
 #: ``(x, σ)`` to an estimate of the clean x, same shape, device and dtype.
 Denoise = Callable[[torch.Tensor, float], torch.Tensor]
-Name = Literal["tv", "bm3d", "neural"]
+Name = Literal["tv", "bm3d", "neural", "drunet"]
 
 #: Below this no denoiser is asked: 1/20 of an 8-bit level.
 LEAST_SIGMA = 0.05 / 255
@@ -128,11 +129,23 @@ def _neural(device: torch.device) -> Denoise:
     return denoise
 
 
+# The published network, from a file of the user's
+
+
+def _full_missing() -> str | None:
+    return drunet_weights.missing()
+
+
+def _full(device: torch.device) -> Denoise:
+    return drunet_weights.denoiser(device)
+
+
 DENOISERS: dict[str, Denoiser] = {
     denoiser.name: denoiser
     for denoiser in (
         Denoiser("tv", "Total variation", _always, _tv),
         Denoiser("bm3d", "BM3D", _bm3d_missing, _bm3d),
         Denoiser("neural", "Small DRUNet", _neural_missing, _neural),
+        Denoiser("drunet", "DRUNet as published", _full_missing, _full),
     )
 }

@@ -70,7 +70,7 @@ def read_official(data: bytes) -> tuple[int, dict[str, torch.Tensor]]:
     if channels not in KEPT:
         raise MissingPrior(f"DRUNet takes 1 or 3 channels and a noise map; this file's network takes {head.shape[1]} inputs.")
     with torch.device("meta"):
-        expected = {_published_name(name): (name, value) for name, value in DRUNet(channels=channels).state_dict().items()}
+        expected = {_published_name(name): (name, value) for name, value in DRUNet(**FULL, channels=channels).state_dict().items()}
     odd = sorted(set(expected) ^ set(state))
     if odd:
         raise MissingPrior(f"This is not a file of DRUNet: '{odd[0][:60]}' is missing, or one tensor too many.")
