@@ -74,3 +74,28 @@ def browser() -> Iterator[Any]:
         running = driver.chromium.launch(executable_path=chromium, args=FLAGS)
         yield running
         running.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
+    """Open the app. At the end of the test nothing was complained about on the console and nothing was asked of another host."""
+    contexts, complaints = [], []
+
+    def opened(query: str = "", width: int = 1280, height: int = 1000, **options: Any) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda r: complaints.append(r.url) if not r.url.startswith((server.url, "data:", "blob:")) else None)
+        page.goto(f"{server.url}/{query}")
+        page.wait_for_selector("#live .np-status:not(:empty)")
+        knows = "document.querySelector('#live .np').parentElement.netpriorView.messages > 0"
+        page.wait_for_function(f"document.querySelector('#np-operator input')?.value && {knows}")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []

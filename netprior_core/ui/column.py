@@ -5,7 +5,6 @@ Every event handler returns a dict of component to new value; what is not in it 
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,25 +16,27 @@ from netprior_core.compute import apart
 from netprior_core.errors import NetPriorError
 from netprior_core.experiment import MAX_LANES, MAX_SEEDS, Experiment, UploadedImage, build
 from netprior_core.methods import Method
-from netprior_core.noise import Noise
 from netprior_core.operators import Operator
 from netprior_core.stopping import StoppingRule
 from netprior_core.ui import files, setup
-from netprior_core.ui.controls import FILES, control, split
-from netprior_core.ui.say import warn
+from netprior_core.ui.drawn import QUIET, Changes, Drawn
+from netprior_core.ui.say import inform, warn
 from netprior_core.ui.session import App
 from netprior_core.ui.wire import recording_message, setup_message
 
 SIZES = (32, 64, 128, 256, 512, 1024)
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-#: Two parts of one page drawn anew at the same time trip over each other inside gradio ("dictionary changed size").
-ONE_BY_ONE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "draw"}
+TO_THE_LIVE_VIEW = """() => {
+  const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  document.querySelector('#live').scrollIntoView({ behavior: calm ? 'auto' : 'smooth' });
+  document.querySelector('#live [data-ref=run]').focus({ preventScroll: true });
+}"""
+#: With the keyboard it is sixty stops from the first control to Run.
+SKIP = "document.querySelector('#live .np-buttons button:not(:disabled)').focus()"
 NOTHING = ""  # the empty choice of a lane
 NO_LINK = "Uploaded images cannot be in a link: share the zip of a run instead."
-Changes = dict[Any, Any]
 
 
-class Column:
+class Column(Drawn):
     """Builds the controls. ``live``, the live view, is set by the page before :meth:`wire`."""
 
     live: Any
@@ -53,7 +54,8 @@ class Column:
     def build(self) -> None:
         """All controls, from examples to sharing."""
         gr.HTML(
-            "<h1>NetPrior</h1><p>Recover an image from an incomplete measurement, with priors that learned from nothing, "
+            f"<button type='button' class='np-skip' onclick=\"{SKIP}\">Go to the race</button><h1>NetPrior</h1>"
+            "<p>Recover an image from an incomplete measurement, with priors that learned from nothing, "
             "from a few images, or from many.</p>",
             elem_id="np-title",
         )
@@ -118,10 +120,18 @@ class Column:
         gr.HTML("<h2><b>5</b> Run</h2>", elem_classes="np-step")
         with gr.Row():
             self.seed = gr.Number(
-                label="Seed", precision=0, minimum=0, maximum=2**31 - 1, interactive=True, min_width=100, elem_id="np-seed"
+                label="Seed",
+                info="Draws A, the noise and every network.",
+                precision=0,
+                minimum=0,
+                maximum=2**31 - 1,
+                interactive=True,
+                min_width=100,
+                elem_id="np-seed",
             )
             self.seeds = gr.Number(
                 label="Runs of each method",
+                info="From several seeds: median, range, spread map.",
                 precision=0,
                 minimum=1,
                 maximum=MAX_SEEDS,
@@ -133,18 +143,25 @@ class Column:
             self.schedule = gr.Dropdown(
                 [("by iteration", "iteration"), ("by clock", "clock")],
                 label="Race",
+                info="Whose turn it is: one step each, or equal seconds.",
                 filterable=False,
                 interactive=True,
                 min_width=140,
             )
             self.stop_by = gr.Dropdown(
-                [("nothing", NOTHING)], label="Stopped by", filterable=False, interactive=True, min_width=120, elem_id="np-stop-by"
+                setup.stop_choices(),
+                label="Stopped by",
+                info="What really ends each method.",
+                filterable=False,
+                interactive=True,
+                min_width=120,
+                elem_id="np-stop-by",
             )
-        with gr.Accordion("Stopping rules", open=False):
+        with gr.Accordion("Stopping rules", open=False) as self.rules_box:
             self.rules = gr.CheckboxGroup(
                 [(cls.title, cls.model_fields["kind"].default) for cls in StoppingRule.registry],
                 label="Rules that watch",
-                info="Marked in the curves where each would stop, without knowing the truth.",
+                info="They do not know the truth. Where each would stop is marked in the curves.",
                 interactive=True,
                 elem_id="np-rules",
             )
@@ -159,171 +176,8 @@ class Column:
                 elem_id="np-open",
             )
 
-    def _render_operator(self) -> None:
-        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_operator.change], **ONE_BY_ONE)
-        def operator_settings(experiment: Experiment | None) -> None:
-            if experiment is None:
-                return
-            main, more = split(experiment.operator)
-            for field in main:
-                self._field(experiment, ["operator"], field, "operator")
-            if getattr(experiment.operator, "pattern", "") == "drawn":
-                self._mask_editor(experiment)
-            self._noise_choice(experiment)
-            noise_main, noise_more = split(experiment.noise)
-            for field in noise_main:
-                self._field(experiment, ["noise"], field, "noise")
-            if [field for field in more if field.widget != "mask"] or noise_more:
-                with gr.Accordion("More about operator and noise", open=False):
-                    for field in more:
-                        self._field(experiment, ["operator"], field, "operator")
-                    for field in noise_more:
-                        self._field(experiment, ["noise"], field, "noise")
-            self._mismatch(experiment)
-
-    def _noise_choice(self, experiment: Experiment) -> None:
-        kinds = [(cls.title, cls.model_fields["kind"].default) for cls in Noise.registry]
-        choice = gr.Dropdown(
-            kinds, value=experiment.noise.kind, label="Noise", filterable=False, interactive=True, elem_id="np-noise"
-        )
-
-        def chosen(kind: str, now: Experiment, nonce: int, request: gr.Request) -> Changes:
-            changes = self.attempt(now, lambda: setup.with_noise(now, kind), request)
-            if self.experiment in changes:
-                changes[self.shape_of_operator] = f"{now.operator.kind}/{nonce}/{kind}"
-            return changes
-
-        outputs = [self.experiment, self.live, self.link, self.shape_of_operator]
-        choice.input(chosen, [choice, self.experiment, self.nonce], outputs, trigger_mode="always_last", **QUIET)
-
-    def _mismatch(self, experiment: Experiment) -> None:
-        operator = experiment.operator
-        hidden = {"operator_error": not operator.error_means, "finer_grid": not operator.simulates_finer}
-        wrong = experiment.mismatch.describe(operator)
-        with gr.Accordion("Mismatch", open=bool(wrong)):
-            gr.HTML(
-                "<p class='np-info'>A simulation flatters: the methods know A and σ exactly. Of a real instrument nobody does."
-                + (f" Operator error 1 means: {html.escape(operator.error_means)}." if operator.error_means else "")
-                + "</p>"
-            )
-            for field in experiment.mismatch.fields():
-                if not hidden.get(field.name):
-                    self._field(experiment, ["mismatch"], field, "mismatch")
-
-    def _render_lane(self, lane: int) -> None:
-        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_lanes[lane].change], **ONE_BY_ONE)
-        def lane_settings(experiment: Experiment | None) -> None:
-            if experiment is None or lane >= len(experiment.methods):
-                return
-            method = experiment.methods[lane]
-            main, more = split(method)
-            if not main:
-                return
-            with gr.Accordion(f"{method.title} settings", open=False):
-                for field in main:
-                    self._field(experiment, ["methods", lane], field, f"method-{lane}")
-                if more:
-                    with gr.Accordion("All other settings", open=False):
-                        for field in more:
-                            self._field(experiment, ["methods", lane], field, f"method-{lane}")
-                if method.citation:
-                    gr.Markdown(method.citation, elem_classes="np-citation")
-
-    def _render_rules(self) -> None:
-        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_rules.change], **ONE_BY_ONE)
-        def rule_settings(experiment: Experiment | None) -> None:
-            if experiment is None:
-                return
-            for index, rule in enumerate(experiment.stopping):
-                gr.HTML(f"<p class='np-info'>{html.escape(rule.summary())} Costs {html.escape(rule.cost)}.</p>")
-                for field in rule.fields():
-                    self._field(experiment, ["stopping", index], field, f"rule-{index}")
-
-    def _field(self, experiment: Experiment, path: list[str | int], field: Any, key: str) -> None:
-        settings: Any = getattr(experiment, str(path[0]))
-        settings = settings if len(path) == 1 else settings[path[1]]
-        if field.widget == "prior":
-            self._prior(experiment, path, field, key)
-            return
-        component = control(field, getattr(settings, field.name), key)
-        if component is None:
-            return
-
-        def changed(value: Any, now: Experiment, nonce: int, request: gr.Request) -> Changes:
-            if value is None and not field.optional:
-                return gr.skip()
-            value = int(value) if field.type == "int" and value is not None else value
-
-            def changed_to() -> Experiment:
-                return setup.change(
-                    now, [*path, field.name], files.text_of(value, field.widget) if field.widget in FILES else value
-                )
-
-            changes = self.attempt(now, changed_to, request)
-            if self.experiment not in changes:
-                return changes
-            if path[0] == "operator" and field.type == "choice":
-                changes[self.shape_of_operator] = f"{now.operator.kind}/{nonce}/{value}"
-            if path[0] == "methods":
-                changes[self.presets[int(path[1])]] = self._preset(changes[self.experiment], int(path[1]))
-            return changes
-
-        outputs = [self.experiment, self.live, self.link, self.shape_of_operator, *self.presets]
-        inputs = [component, self.experiment, self.nonce]
-        listener = component.upload if isinstance(component, gr.File) else component.input  # type: ignore[attr-defined]
-        listener(changed, inputs, outputs, trigger_mode="always_last", **QUIET)
-
-    def _prior(self, experiment: Experiment, path: list[str | int], field: Any, key: str) -> None:
-        """Which prior a method starts from: learned from the examples, shipped, or a file of the user's."""
-        lane = int(path[1])
-        value = getattr(experiment.methods[lane], field.name)
-        choices = [("learn from the examples", ""), *setup.prior_choices(experiment.methods[lane].kind, value)]
-        chooser = gr.Dropdown(
-            choices, value=value, label=field.label, info=field.help, filterable=False, interactive=True, elem_id=f"np-{key}-prior"
-        )
-        given = gr.File(
-            label="Open a prior (.safetensors)",
-            file_types=[".safetensors"],
-            type="filepath",
-            height=76,
-            elem_id=f"np-{key}-prior-file",
-        )
-
-        def changed(name: str, now: Experiment, nonce: int, request: gr.Request) -> Changes:
-            return self._renew(now, nonce, lambda: setup.change(now, [*path, field.name], name or ""), request)
-
-        def opened(file: str | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
-            if file is None:
-                return gr.skip()
-            return self._renew(now, nonce, lambda: setup.change(now, [*path, field.name], files.adopt_prior(file)), request)
-
-        chooser.input(changed, [chooser, self.experiment, self.nonce], self.everything(), trigger_mode="always_last", **QUIET)
-        given.upload(opened, [given, self.experiment, self.nonce], self.everything(), **QUIET)
-
-    def _mask_editor(self, experiment: Experiment) -> None:
-        editor = gr.ImageEditor(
-            value=apart(files.editor_background, experiment),  # type: ignore[arg-type]
-            label="Draw over what is to be hidden",
-            type="numpy",
-            image_mode="RGBA",
-            brush=gr.Brush(default_size=18, colors=["#ffffff"], color_mode="fixed"),
-            layers=False,
-            transforms=(),
-            sources=(),
-            height=340,
-            interactive=True,
-            elem_id="np-mask",
-        )
-
-        def drawn(value: Any, now: Experiment, request: gr.Request) -> Changes:
-            mask = files.mask_of(value, now.size)
-            return gr.skip() if mask is None else self.attempt(now, lambda: setup.change(now, ["operator", "mask"], mask), request)
-
-        outputs = [self.experiment, self.live, self.link]
-        editor.input(drawn, [editor, self.experiment], outputs, trigger_mode="always_last", **QUIET)
-
-    def wire(self, tries: list[tuple[Any, Callable[..., Experiment]]]) -> None:
-        """Connect the events. ``tries`` are buttons with the experiment each of them fills in."""
+    def wire(self, tries: list[tuple[Any, Callable[..., Experiment], str]]) -> None:
+        """Connect the events. ``tries``: buttons, the experiment each fills in, the recording shown with it ("": none)."""
         everything = self.everything()
 
         def value_of(component: Any, *path: str) -> None:
@@ -339,14 +193,14 @@ class Column:
             """An event after which every control is set anew."""
 
             def changed(value: Any, now: Experiment, nonce: int, request: gr.Request) -> Changes:
-                return self._renew(now, nonce, lambda: change(now, value), request)
+                return self.renew(now, nonce, lambda: change(now, value), request)
 
             listener(changed, [component, self.experiment, self.nonce], everything, trigger_mode="always_last", **QUIET)
 
         value_of(self.seed, "seed")
         value_of(self.seeds, "seeds")
         all_of(self.rules.input, self.rules, setup.with_rules)
-        value_of(self.stop_by, "stop_by")
+        all_of(self.stop_by.input, self.stop_by, setup.with_stop_by)
         value_of(self.schedule, "schedule")
         value_of(self.size, "size")
         value_of(self.channels, "channels")
@@ -357,19 +211,23 @@ class Column:
         for lane, (method, preset) in enumerate(zip(self.methods, self.presets, strict=True)):
             all_of(method.input, method, partial(setup.with_method, lane=lane))
             all_of(preset.input, preset, partial(setup.with_preset, lane=lane))
-        for button, change in tries:
-            all_of(button.click, self.nonce, change)
+        for button, change, recording in tries:
+            self._wire_try(button, change, recording)
 
         def pick_set(now: Experiment, nonce: int, event: gr.SelectData, request: gr.Request) -> Changes:
-            return self._renew(now, nonce, lambda: setup.from_set(self.sets[event.index].key, now.seed), request)
+            return self.renew(now, nonce, lambda: setup.from_set(self.sets[event.index].key, now.seed), request)
 
         def target_uploaded(path: str | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
             taken = apart(files.take_target, self.app.session(request.session_hash), path) if path else None
-            return self._renew(now, nonce, lambda: setup.with_uploads(now, taken, None), request) if taken else gr.skip()
+            if taken is None:
+                return {self.target_file: None}  # what is not used is not shown as if it were
+            return self.renew(now, nonce, lambda: setup.with_uploads(now, taken, None), request)
 
         def shots_uploaded(paths: list[str] | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
             taken = self._take(paths or [], request)
-            return self._renew(now, nonce, lambda: setup.with_uploads(now, None, taken), request) if taken else gr.skip()
+            if not taken:
+                return {self.shot_files: None}
+            return self.renew(now, nonce, lambda: setup.with_uploads(now, None, taken), request)
 
         self.gallery.select(pick_set, [self.experiment, self.nonce], everything, **QUIET)
         for component, handler in (
@@ -377,13 +235,27 @@ class Column:
             (self.shot_files, shots_uploaded),
             (self.file, self._opened),
         ):
-            component.upload(handler, [component, self.experiment, self.nonce], everything, **QUIET)
+            component.upload(handler, [component, self.experiment, self.nonce], [*everything, component], **QUIET)
+
+    def _wire_try(self, button: gr.Button, change: Callable[..., Experiment], recording: str) -> None:
+        """A card's button: its experiment, its recording, and the eye and the keyboard back at the live view."""
+
+        def tried(now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            changes = self.renew(now, nonce, lambda: change(now, None), request)
+            if self._busy(request):
+                inform("The set-up is changed. A race is running: stop it, then press Run.")
+            elif recording and (recorded := files.recorded(files.ASSETS / recording)) is not None:
+                changes[self.live] = recorded
+            return changes
+
+        button.click(tried, [self.experiment, self.nonce], self.everything(), trigger_mode="always_last", **QUIET)
+        button.click(None, js=TO_THE_LIVE_VIEW)
 
     def everything(self) -> list[Any]:
         """Every component that shows a part of the experiment."""
         states = [self.experiment, self.nonce, self.shape_of_operator, self.shape_of_rules, *self.shape_of_lanes]
         controls = [self.blurb, self.count, self.target_is, self.target, self.size, self.channels, self.operator]
-        run = [self.seed, self.seeds, self.schedule, self.rules, self.stop_by]
+        run = [self.seed, self.seeds, self.schedule, self.rules, self.rules_box, self.stop_by]
         return [*states, self.live, self.link, *controls, *run, *self.lanes, *self.methods, *self.presets]
 
     def show(self, experiment: Experiment, nonce: int, request: gr.Request) -> Changes:
@@ -407,7 +279,8 @@ class Column:
             self.seeds: experiment.seeds,
             self.schedule: experiment.schedule,
             self.rules: [rule.kind for rule in experiment.stopping],
-            self.stop_by: gr.update(choices=setup.stop_choices(experiment), value=experiment.stop_by),
+            self.stop_by: experiment.stop_by,
+            self.rules_box: gr.update(open=True) if experiment.stopping else gr.skip(),
             self.shape_of_rules: f"{'+'.join(rule.kind for rule in experiment.stopping)}/{nonce}",
         }
         kinds = [(cls.title, cls.model_fields["kind"].default) for cls in Method.registry]
@@ -418,7 +291,7 @@ class Column:
             changes[self.shape_of_lanes[lane]] = f"{kind}/{nonce}" if here else "none"
             changes[self.lanes[lane]] = gr.update(visible=lane <= len(experiment.methods))
             changes[self.methods[lane]] = gr.update(choices=kinds if only else [("none", NOTHING), *kinds], value=kind)
-            changes[self.presets[lane]] = self._preset(experiment, lane)
+            changes[self.presets[lane]] = self.preset_of(experiment, lane)
         return changes
 
     def attempt(self, now: Experiment, change: Callable[[], Experiment], request: gr.Request) -> Changes:
@@ -430,7 +303,7 @@ class Column:
             return gr.skip()
         return {self.experiment: new, self.live: self._preview(new, request), self.link: _link(new, request)}
 
-    def _renew(self, now: Experiment, nonce: int, change: Callable[[], Experiment], request: gr.Request) -> Changes:
+    def renew(self, now: Experiment, nonce: int, change: Callable[[], Experiment], request: gr.Request) -> Changes:
         """Every control after a change; after one that does not fit, every control as it was."""
         new = now
         try:
@@ -461,7 +334,7 @@ class Column:
             setup.check_size(recording.experiment, self.app.max_size)
         except NetPriorError as error:
             warn(str(error))
-            return gr.skip()
+            return {self.file: None}
         for sha256, pixels in recording.images.items():
             session.keep(sha256, pixels)
         changes = self.show(recording.experiment, nonce + 1, request)
@@ -469,7 +342,7 @@ class Column:
             changes[self.live] = recording_message(recording, "A recording from a file. Press Run to compute it again.")
         return changes
 
-    def _preset(self, experiment: Experiment, lane: int) -> Any:
+    def preset_of(self, experiment: Experiment, lane: int) -> Any:
         if lane >= len(experiment.methods):
             return gr.update(choices=[], value=None, visible=False)
         names, used = setup.preset_choices(experiment, lane)

@@ -36,6 +36,8 @@ from netprior_core.ui.session import Session
 from netprior_core.ui.setup import reduced
 from netprior_core.ui.wire import recording_message
 
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+FIRST_VISIT = ASSETS / "first_visit.zip"
 MAX_SETTING_BYTES = 140 * 1024  # what fits the text of a setting
 
 
@@ -167,10 +169,11 @@ def save(session: Session, race: Race, experiment: Experiment) -> tuple[str, str
 
 
 @cache
-def first_visit(path: Path) -> dict[str, Any] | None:
-    """The recorded race that a first visit shows, or None when its file is missing or damaged."""
+def recorded(path: Path) -> dict[str, Any] | None:
+    """A recorded race as a message, or None when its file is missing or damaged."""
     try:
-        return recording_message(read(path.read_bytes()), "A recorded race. Scrub through it, or press Run for a live one.")
+        found = read(path.read_bytes())
+        return recording_message(found, "A recorded race. Scrub through it, or press Run for a live one.")
     except (OSError, NetPriorError):
         return None
 

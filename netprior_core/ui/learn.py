@@ -1,4 +1,4 @@
-"""The cards of the Learn view: at most eight, at most 70 words each, with one equation and an experiment to try."""
+"""The cards of the Learn view: at most eight, at most 70 words each, with one equation and an experiment to try; demonstrations."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from netprior_core.experiment import Experiment, parse
+from netprior_core.experiment import MAX_LANES, Experiment, parse
 from netprior_core.operators import Operator
-from netprior_core.ui.setup import from_set, with_operator
+from netprior_core.ui.setup import from_set, with_method, with_operator
 
 
 @dataclass(frozen=True)
 class Card:
-    """A title, one equation (HTML), a short text, and the changes to an embedded set's set-up that “Try it” fills in."""
+    """A title, one equation (HTML), a short text, and the changes to an embedded set's set-up that “Try it” fills in.
+
+    ``recording`` names a race of this experiment in ``assets``, to be scrubbed before anything is computed.
+    """
 
     title: str
     equation: str
     text: str
     set: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    recording: str = ""
 
     def markup(self) -> str:
         """The card as HTML."""
@@ -47,6 +51,17 @@ def measured_with(kind: str) -> Callable[[Experiment, Any], Experiment]:
 
     def change(now: Experiment, _: Any) -> Experiment:
         return with_operator(now, kind)
+
+    return change
+
+
+def solved_with(kind: str) -> Callable[[Experiment, Any], Experiment]:
+    """A change of the experiment in use: this method too, in the first free lane, or in place of the last one."""
+
+    def change(now: Experiment, _: Any) -> Experiment:
+        if kind in [method.kind for method in now.methods]:
+            return now
+        return with_method(now, kind, lane=min(len(now.methods), MAX_LANES - 1))
 
     return change
 
@@ -93,8 +108,8 @@ CARDS: tuple[Card, ...] = (
         "<i>S</i> = 0, 5, 10, … 100",
         "Between a network that saw nothing and one that saw 200,000 faces lies the low-shot prior: it studies the few "
         "examples you have, "
-        "then solves. With 5% of the measurements, ten examples are worth more than a thousand iterations without "
-        "them. Move the number of shots and run again.",
+        "then solves. The fewer the measurements, the more an example is worth. Move the number of shots and run again, or "
+        "have the whole axis drawn in the tab beside this one.",
         "faces",
         {"operator": _FEW, "noise": {"kind": "gaussian", "sigma": 2}},
     ),
@@ -121,7 +136,7 @@ CARDS: tuple[Card, ...] = (
     Card(
         "<i>A</i> and what it cannot see",
         "<i>A</i>(<i>x</i> + <i>v</i>) = <i>A</i> <i>x</i> whenever <i>A</i> <i>v</i> = 0",
-        "With 10% of the measurements, nine tenths of all directions are invisible: change the image along them and "
+        "With a quarter of the measurements, three quarters of all directions are invisible: change the image along them and "
         "<i>y</i> does not move. "
         "The pseudo-inverse sets them to zero. Every other method fills them in from its prior. Error maps show what "
         "was filled in wrongly.",
@@ -137,7 +152,8 @@ CARDS: tuple[Card, ...] = (
         "‖<i>A</i> <i>x̂</i> − <i>y</i>‖ ≈ <i>σ</i> √<i>m</i>",
         "Outside a demo nobody knows the PSNR. What you do know is the noise level: once the residual falls below it, "
         "the network has begun to fit noise. "
-        "Run, open the Residual curve, and see how near to the PSNR peak it crosses <i>σ</i> (here 25/255 ≈ 0.098).",
+        "Run, open the Residual curve, and see how near to the PSNR peak it crosses the dotted line at <i>σ</i> "
+        "(here 25/255 ≈ 0.098).",
         "cat",
         {
             "size": 64,
@@ -149,10 +165,9 @@ CARDS: tuple[Card, ...] = (
     Card(
         "Reading the curves",
         "PSNR = −10 log<sub>10</sub> mean (<i>x̂</i> − <i>x</i>)²",
-        "A line ends at its method's name. The triangle marks its best iterate, which only the truth can reveal (the "
-        "oracle); compare methods by what "
-        "they <i>return</i>. Iterations cost different amounts of time: switch the axis to seconds before you call one "
-        "faster. 1 dB is about a fifth less squared error.",
+        "PSNR says how near the picture is to the truth: 1 dB more is about a fifth less squared error. A line ends at its "
+        "method's name. The hollow diamond is its best iterate, which only the truth can reveal (the oracle): compare methods by "
+        "what they <i>return</i>. Iterations differ in cost: switch the axis to seconds before you call one faster.",
         "faces",
         {
             "operator": {"kind": "super-resolution", "factor": 2},
@@ -168,7 +183,7 @@ DEMONSTRATIONS: tuple[Card, ...] = (
         "min<sub><i>θ</i></sub> ‖<i>f<sub>θ</sub></i>(<i>z</i>) − <i>t</i>‖²",
         "The experiment that started it all. One untrained network, four targets: an image, the image with noise, its pixels "
         "shuffled, pure noise. The network could draw all four. Watch how much longer it takes for those that are not images: "
-        "that resistance is the prior. Look at the objectives on a logarithmic axis.",
+        "that resistance is the prior. The objectives are drawn on a logarithmic axis.",
         "cat",
         {
             "size": 64,
@@ -179,6 +194,7 @@ DEMONSTRATIONS: tuple[Card, ...] = (
                 for target in ("the image", "the image with noise", "its pixels shuffled", "pure noise")
             ],
         },
+        recording="noise_impedance.zip",
     ),
     Card(
         "When to stop",
@@ -198,6 +214,7 @@ DEMONSTRATIONS: tuple[Card, ...] = (
                 {"kind": "held-out", "patience": 200},
             ],
         },
+        recording="when_to_stop.zip",
     ),
     Card(
         "The same again?",

@@ -14,11 +14,14 @@ import torch
 from netprior_core import link
 from netprior_core.errors import InvalidSettings, NetPriorError
 from netprior_core.experiment import Experiment, race_of
+from netprior_core.methods import Method
 from netprior_core.operators import Operator
 from netprior_core.recording import MAX_ZIP_BYTES
 from netprior_core.ui import api, files, learn, results, setup
-from netprior_core.ui.column import QUIET, Column
+from netprior_core.ui.column import Column
 from netprior_core.ui.data_axis import DataAxis
+from netprior_core.ui.drawn import QUIET
+from netprior_core.ui.lessons import method_html
 from netprior_core.ui.live import PARTS, live_view
 from netprior_core.ui.say import warn
 from netprior_core.ui.session import App
@@ -29,8 +32,13 @@ from netprior_core.ui.wire import Feed, recorded_frames, setup_message
 
 MAX_FILE_SIZE = MAX_ZIP_BYTES  # of a recording; pictures of more than 20 MB are refused when they are read
 HIDEABLE = (*PARTS, "setup", "results", "axis", "learn")
+#: gradio calls the pictures of a gallery "Thumbnail 1 of 13"; who hears the page wants to know which set it is.
+NAME_THE_SETS = """() => {
+  for (const item of document.querySelectorAll('#np-sets .thumbnail-item')) {
+    item.setAttribute('aria-label', item.querySelector('.caption-label')?.textContent.trim() || item.ariaLabel);
+  }
+}"""
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-FIRST_VISIT = ASSETS / "first_visit.zip"
 SETUP_CSS = ASSETS / "setup.css"
 
 
@@ -87,23 +95,28 @@ class Page:
             elem_id="np-sheet",
         )
 
-    def _learn(self) -> list[tuple[Any, Callable[..., Experiment]]]:
-        tries: list[tuple[Any, Callable[..., Experiment]]] = []
-        for name, heading, cards in (("cards", "", learn.CARDS), ("demonstrations", "To show in a lecture", learn.DEMONSTRATIONS)):
-            if heading:
-                gr.HTML(f"<h3>{heading}</h3>", elem_classes="np-heading")
-            with gr.Row(elem_id=f"np-{name}", elem_classes="np-cards"):
-                for card in cards:
-                    with gr.Column(elem_classes="np-card", min_width=260):
-                        gr.HTML(card.markup())
-                        tries.append((gr.Button("Try it", size="sm", scale=0), card.instead_of))
-        gr.HTML("<h3>How pictures are measured</h3>", elem_classes="np-heading")
-        with gr.Row(elem_id="np-operators", elem_classes="np-cards"):
+    def _learn(self) -> list[tuple[Any, Callable[..., Experiment], str]]:
+        tries: list[tuple[Any, Callable[..., Experiment], str]] = []
+
+        def card(markup: str, button: str, change: Callable[..., Experiment], recording: str = "") -> None:
+            with gr.Column(elem_classes="np-card", min_width=260):
+                gr.HTML(markup)
+                tries.append((gr.Button(button, size="sm", scale=0), change, recording))
+
+        with gr.Row(elem_id="np-cards", elem_classes="np-cards"):
+            for one in learn.CARDS:
+                card(one.markup(), "Try it", one.instead_of)
+        with gr.Accordion("To show in a lecture", open=True), gr.Row(elem_id="np-demonstrations", elem_classes="np-cards"):
+            for one in learn.DEMONSTRATIONS:
+                card(one.markup(), "Show it" if one.recording else "Try it", one.instead_of, one.recording)
+        with gr.Accordion("How pictures are measured", open=False), gr.Row(elem_id="np-operators", elem_classes="np-cards"):
             for operator in Operator.registry:
-                with gr.Column(elem_classes="np-card", min_width=260):
-                    gr.HTML(learn.operator_html(operator))
-                    button = gr.Button("Measure this way", size="sm", scale=0)
-                    tries.append((button, learn.measured_with(operator.model_fields["kind"].default)))
+                kind = operator.model_fields["kind"].default
+                card(learn.operator_html(operator), "Measure this way", learn.measured_with(kind))
+        with gr.Accordion("How pictures are recovered", open=False), gr.Row(elem_id="np-methods", elem_classes="np-cards"):
+            for method in Method.registry:
+                kind = method.model_fields["kind"].default
+                card(method_html(method), "Add this method", learn.solved_with(kind))
         return tries
 
     def _wire(self, demo: gr.Blocks) -> None:
@@ -113,6 +126,7 @@ class Page:
         self.again.click(self._again, [], [self.live], **QUIET)
         hidden = [self.left, self.results_tab, self.axis_tab, self.learn_tab]
         demo.load(self._load, [], [*self.column.everything(), *hidden], **QUIET)
+        demo.load(None, js=NAME_THE_SETS)
 
         def unload(request: gr.Request) -> None:
             self.app.close(request.session_hash)
@@ -173,7 +187,7 @@ class Page:
             except NetPriorError as error:
                 warn(str(error))
         changes = self.column.show(experiment, 1, request)
-        recorded = None if linked else files.first_visit(FIRST_VISIT)
+        recorded = None if linked else files.recorded(files.FIRST_VISIT)
         parts = [name for name in hide if name in PARTS]
         changes[self.live] = gr.update(value=recorded or changes[self.live], hide=parts)
         for name, component in (

@@ -16,6 +16,7 @@ from netprior_core.methods import Method
 from netprior_core.operators import Operator
 from netprior_core.settings import Settings
 from netprior_core.setups import SETUPS
+from netprior_core.stopping import StoppingRule
 
 DEFAULT_SET = "histology"
 MAX_UPLOAD_SIDE = 1024  # uploads are reduced to this side before anything else happens
@@ -96,9 +97,17 @@ def with_rules(experiment: Experiment, kinds: Sequence[str]) -> Experiment:
     return parse(data)
 
 
-def stop_choices(experiment: Experiment) -> list[tuple[str, str]]:
+def with_stop_by(experiment: Experiment, kind: str | None) -> Experiment:
+    """This rule really stops the methods ("": none does); one that did not watch yet does so now."""
+    data = experiment.model_dump(mode="json")
+    if kind and kind not in [rule.kind for rule in experiment.stopping]:
+        data["stopping"] = [*data["stopping"], {"kind": kind}]
+    return parse({**data, "stop_by": kind or ""})
+
+
+def stop_choices() -> list[tuple[str, str]]:
     """What may stop the methods, as (label, value)."""
-    return [("nothing", ""), *((rule.title, rule.kind) for rule in experiment.stopping)]
+    return [("the last iteration", ""), *((rule.title, rule.model_fields["kind"].default) for rule in StoppingRule.registry)]
 
 
 def with_method(experiment: Experiment, kind: str | None, *, lane: int) -> Experiment:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from gradio_client import Client
+from pages import HASHES, VIEW, choose, link_of, press, state, unfold, value, wait_iterations, wait_state
 from PIL import Image
 from shared import Server, dip
 
@@ -24,83 +25,6 @@ from netprior_core.recording import read
 pytestmark = pytest.mark.browser
 Tiny = Callable[..., Experiment]
 Open = Callable[..., Any]
-
-VIEW = "document.querySelector('#live .np').parentElement.netpriorView"
-HASHES = """() => [...document.querySelectorAll('#live .np-tile canvas')].map((c) => {
-  const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-  let sum = 0;
-  for (let k = 0; k < d.length; k += 97) sum = (sum * 31 + d[k]) % 1000003;
-  return sum;
-})"""
-
-
-@pytest.fixture
-def open_page(browser: Any, server: Server) -> Iterator[Open]:
-    """Open the app. At the end of the test nothing was complained about on the console and nothing was asked of another host."""
-    contexts, complaints = [], []
-
-    def opened(query: str = "", width: int = 1280, height: int = 1000, **options: Any) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda r: complaints.append(r.url) if not r.url.startswith((server.url, "data:", "blob:")) else None)
-        page.goto(f"{server.url}/{query}")
-        page.wait_for_selector("#live .np-status:not(:empty)")
-        page.wait_for_function(f"document.querySelector('#np-operator input')?.value && {VIEW}.messages > 0")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def state(page: Any) -> dict[str, Any]:
-    """What the live view knows: state, run, iterations and scores of the lanes, number of curve points."""
-    return page.evaluate(  # type: ignore[no-any-return]
-        f"""() => {{ const s = {VIEW}.state; return {{
-            type: s.type, state: s.state, run: s.run, place: s.place,
-            lanes: s.lanes.map(({{name, state, iteration, psnr, best}}) => ({{name, state, iteration, psnr, best}})),
-            points: [...s.curves.values()].map((c) => c.iteration.length),
-            first: [...s.curves.values()].map((c) => c.psnr[0]) }}; }}"""
-    )
-
-
-def wait_state(page: Any, *states: str) -> dict[str, Any]:
-    page.wait_for_function(f"{json.dumps(states)}.includes({VIEW}.state.state) && {VIEW}.pending === null")
-    return state(page)
-
-
-def wait_iterations(page: Any, least: int) -> None:
-    page.wait_for_function(f"{VIEW}.state.type === 'race' && {VIEW}.state.lanes.every((l) => l.iteration >= {least})")
-
-
-def press(page: Any, ref: str) -> None:
-    page.click(f"#live [data-ref={ref}]:not([disabled])")
-
-
-def choose(page: Any, element: str, label: str) -> None:
-    """Choose an entry of a drop-down by its text."""
-    page.click(f"#{element} input")
-    page.locator(f"ul[role=listbox] [role=option][aria-label={json.dumps(label)}]").click()
-    page.wait_for_function(f"document.querySelector('#{element} input')?.value === {json.dumps(label)}")
-
-
-def unfold(page: Any, title: str) -> None:
-    page.get_by_role("button", name=title).first.click()
-
-
-def value(page: Any, element: str) -> str:
-    return page.input_value(f"#{element} input")  # type: ignore[no-any-return]
-
-
-def link_of(experiment: Experiment) -> str:
-    text = link.encode(experiment)
-    assert text is not None
-    return f"?x={text}"
 
 
 def two_methods(page: Any) -> None:

@@ -245,9 +245,9 @@ def test_a_file_that_is_too_large_is_not_even_read(tmp_path: Path, monkeypatch: 
 
 
 def test_a_first_visit_without_its_file_is_an_empty_page(tmp_path: Path) -> None:
-    assert files.first_visit(tmp_path / "missing.zip") is None
+    assert files.recorded(tmp_path / "missing.zip") is None
     (tmp_path / "damaged.zip").write_bytes(b"PK\x03\x04")
-    assert files.first_visit(tmp_path / "damaged.zip") is None
+    assert files.recorded(tmp_path / "damaged.zip") is None
 
 
 def test_only_one_zip_of_a_tab_is_kept(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

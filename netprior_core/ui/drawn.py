@@ -1,0 +1,220 @@
+"""The parts of the set-up column that are drawn anew: the settings of operator, noise, methods and stopping rules."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from netprior_core.compute import apart
+from netprior_core.experiment import Experiment
+from netprior_core.noise import Noise
+from netprior_core.stopping import StoppingRule
+from netprior_core.ui import files, setup
+from netprior_core.ui.controls import FILES, control, split
+
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+#: Two parts of one page drawn anew at the same time trip over each other inside gradio ("dictionary changed size").
+ONE_BY_ONE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "draw"}
+Changes = dict[Any, Any]
+
+
+class Drawn:
+    """Draws settings from their declared fields. The column that inherits it has the components and knows what a change means."""
+
+    experiment: gr.State
+    nonce: gr.State
+    shape_of_operator: gr.State
+    shape_of_rules: gr.State
+    shape_of_lanes: list[gr.State]
+    presets: list[gr.Dropdown]
+    link: gr.Textbox
+    live: Any
+
+    def attempt(self, now: Experiment, change: Callable[[], Experiment], request: gr.Request) -> Changes:
+        """One changed value, or a warning and nothing."""
+        raise NotImplementedError
+
+    def renew(self, now: Experiment, nonce: int, change: Callable[[], Experiment], request: gr.Request) -> Changes:
+        """Every control after a change."""
+        raise NotImplementedError
+
+    def everything(self) -> list[Any]:
+        """Every component that shows a part of the experiment."""
+        raise NotImplementedError
+
+    def preset_of(self, experiment: Experiment, lane: int) -> Any:
+        """The control of a lane's presets."""
+        raise NotImplementedError
+
+    def _render_operator(self) -> None:
+        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_operator.change], **ONE_BY_ONE)
+        def operator_settings(experiment: Experiment | None) -> None:
+            if experiment is None:
+                return
+            main, more = split(experiment.operator)
+            for field in main:
+                self._field(experiment, ["operator"], field, "operator")
+            if getattr(experiment.operator, "pattern", "") == "drawn":
+                self._mask_editor(experiment)
+            self._noise_choice(experiment)
+            noise_main, noise_more = split(experiment.noise)
+            for field in noise_main:
+                self._field(experiment, ["noise"], field, "noise")
+            if [field for field in more if field.widget != "mask"] or noise_more:
+                with gr.Accordion("More about operator and noise", open=False):
+                    for field in more:
+                        self._field(experiment, ["operator"], field, "operator")
+                    for field in noise_more:
+                        self._field(experiment, ["noise"], field, "noise")
+            self._mismatch(experiment)
+
+    def _noise_choice(self, experiment: Experiment) -> None:
+        kinds = [(cls.title, cls.model_fields["kind"].default) for cls in Noise.registry]
+        choice = gr.Dropdown(
+            kinds, value=experiment.noise.kind, label="Noise", filterable=False, interactive=True, elem_id="np-noise"
+        )
+
+        def chosen(kind: str, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            changes = self.attempt(now, lambda: setup.with_noise(now, kind), request)
+            if self.experiment in changes:
+                changes[self.shape_of_operator] = f"{now.operator.kind}/{nonce}/{kind}"
+            return changes
+
+        outputs = [self.experiment, self.live, self.link, self.shape_of_operator]
+        choice.input(chosen, [choice, self.experiment, self.nonce], outputs, trigger_mode="always_last", **QUIET)
+
+    def _mismatch(self, experiment: Experiment) -> None:
+        operator = experiment.operator
+        hidden = {"operator_error": not operator.error_means, "finer_grid": not operator.simulates_finer}
+        wrong = experiment.mismatch.describe(operator)
+        with gr.Accordion("Mismatch", open=bool(wrong)):
+            gr.HTML(
+                "<p class='np-info'>A simulation flatters: the methods know A and σ exactly. Of a real instrument nobody does."
+                + (f" Operator error 1 means: {html.escape(operator.error_means)}." if operator.error_means else "")
+                + "</p>"
+            )
+            for field in experiment.mismatch.fields():
+                if not hidden.get(field.name):
+                    self._field(experiment, ["mismatch"], field, "mismatch")
+
+    def _render_lane(self, lane: int) -> None:
+        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_lanes[lane].change], **ONE_BY_ONE)
+        def lane_settings(experiment: Experiment | None) -> None:
+            if experiment is None or lane >= len(experiment.methods):
+                return
+            method = experiment.methods[lane]
+            main, more = split(method)
+            if not main:
+                return
+            with gr.Accordion(f"{method.title} settings", open=False):
+                for field in main:
+                    self._field(experiment, ["methods", lane], field, f"method-{lane}")
+                if more:
+                    with gr.Accordion("All other settings", open=False):
+                        for field in more:
+                            self._field(experiment, ["methods", lane], field, f"method-{lane}")
+                if method.citation:
+                    gr.Markdown(method.citation, elem_classes="np-citation")
+
+    def _render_rules(self) -> None:
+        @gr.render(inputs=[self.experiment], triggers=[self.shape_of_rules.change], **ONE_BY_ONE)
+        def rule_settings(experiment: Experiment | None) -> None:
+            if experiment is None:
+                return
+            for index, rule in enumerate(experiment.stopping):
+                gr.HTML(_rule_words(rule))
+                for field in rule.fields():
+                    self._field(experiment, ["stopping", index], field, f"rule-{index}")
+
+    def _field(self, experiment: Experiment, path: list[str | int], field: Any, key: str) -> None:
+        settings: Any = getattr(experiment, str(path[0]))
+        settings = settings if len(path) == 1 else settings[path[1]]
+        if field.widget == "prior":
+            self._prior(experiment, path, field, key)
+            return
+        component = control(field, getattr(settings, field.name), key)
+        if component is None:
+            return
+
+        def changed(value: Any, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            if value is None and not field.optional:
+                return gr.skip()
+            value = int(value) if field.type == "int" and value is not None else value
+
+            def changed_to() -> Experiment:
+                return setup.change(
+                    now, [*path, field.name], files.text_of(value, field.widget) if field.widget in FILES else value
+                )
+
+            changes = self.attempt(now, changed_to, request)
+            if self.experiment not in changes:
+                return changes
+            if path[0] == "operator" and field.type == "choice":
+                changes[self.shape_of_operator] = f"{now.operator.kind}/{nonce}/{value}"
+            if path[0] == "methods":
+                changes[self.presets[int(path[1])]] = self.preset_of(changes[self.experiment], int(path[1]))
+            return changes
+
+        outputs = [self.experiment, self.live, self.link, self.shape_of_operator, *self.presets]
+        inputs = [component, self.experiment, self.nonce]
+        listener = component.upload if isinstance(component, gr.File) else component.input  # type: ignore[attr-defined]
+        listener(changed, inputs, outputs, trigger_mode="always_last", **QUIET)
+
+    def _prior(self, experiment: Experiment, path: list[str | int], field: Any, key: str) -> None:
+        """Which prior a method starts from: learned from the examples, shipped, or a file of the user's."""
+        lane = int(path[1])
+        value = getattr(experiment.methods[lane], field.name)
+        choices = [("learn from the examples", ""), *setup.prior_choices(experiment.methods[lane].kind, value)]
+        chooser = gr.Dropdown(
+            choices, value=value, label=field.label, info=field.help, filterable=False, interactive=True, elem_id=f"np-{key}-prior"
+        )
+        given = gr.File(
+            label="Open a prior (.safetensors)",
+            file_types=[".safetensors"],
+            type="filepath",
+            height=76,
+            elem_id=f"np-{key}-prior-file",
+        )
+
+        def changed(name: str, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            return self.renew(now, nonce, lambda: setup.change(now, [*path, field.name], name or ""), request)
+
+        def opened(file: str | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            if file is None:
+                return gr.skip()
+            return self.renew(now, nonce, lambda: setup.change(now, [*path, field.name], files.adopt_prior(file)), request)
+
+        chooser.input(changed, [chooser, self.experiment, self.nonce], self.everything(), trigger_mode="always_last", **QUIET)
+        given.upload(opened, [given, self.experiment, self.nonce], self.everything(), **QUIET)
+
+    def _mask_editor(self, experiment: Experiment) -> None:
+        editor = gr.ImageEditor(
+            value=apart(files.editor_background, experiment),  # type: ignore[arg-type]
+            label="Draw over what is to be hidden",
+            type="numpy",
+            image_mode="RGBA",
+            brush=gr.Brush(default_size=18, colors=["#ffffff"], color_mode="fixed"),
+            layers=False,
+            transforms=(),
+            sources=(),
+            height=340,
+            interactive=True,
+            elem_id="np-mask",
+        )
+
+        def drawn(value: Any, now: Experiment, request: gr.Request) -> Changes:
+            mask = files.mask_of(value, now.size)
+            return gr.skip() if mask is None else self.attempt(now, lambda: setup.change(now, ["operator", "mask"], mask), request)
+
+        outputs = [self.experiment, self.live, self.link]
+        editor.input(drawn, [editor, self.experiment], outputs, trigger_mode="always_last", **QUIET)
+
+
+def _rule_words(rule: StoppingRule) -> str:
+    """A rule above its settings: name, what it does, what it costs."""
+    words = rule.summary().removeprefix(f"{rule.title}: ")
+    words = words[0].upper() + words[1:]
+    return f"<p class='np-info np-rule'><b>{html.escape(rule.title)}</b> {html.escape(words)} Costs {html.escape(rule.cost)}.</p>"
