@@ -2,150 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
-from netprior_core import priors
 from netprior_core.compute import Compute, Precision, choose, precision_setting
 from netprior_core.errors import MissingPrior
+from netprior_core.generators import Drawing, generator_for, samples
 from netprior_core.isometry import isometry
 from netprior_core.methods._common import due, finite, squares
 from netprior_core.methods.base import Method
 from netprior_core.networks.dcgan import DCGAN
-from netprior_core.problem import Problem, Shape, Step, to_unit
+from netprior_core.problem import Problem, Step, to_unit
 from netprior_core.settings import setting
-
-#: Part of every key: raised when the meaning of the weights changes, so that older files are not found any more.
-RECIPE = 1
-#: Samples shown before iteration 0: what the prior believes.
-SHOWN = 16
-
-
-def generator_key(shape: Shape) -> str:
-    """Key of the file of the GAN that draws images of ``shape``."""
-    return priors.key_of(recipe=RECIPE, method="gan", shape=list(shape))
-
-
-def projector_key(digest: str) -> str:
-    """Key of the file of the projector that was learned for the generator with this digest."""
-    return priors.key_of(recipe=RECIPE, method="projector", generator=digest)
-
-
-def digest_of(weights: dict[str, torch.Tensor]) -> str:
-    """A hash of a generator's weights at the levels that files keep."""
-    found = hashlib.sha256()
-    for name in sorted(weights):
-        value = weights[name]
-        found.update(name.encode())
-        found.update((value.half() if value.is_floating_point() else value).cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:32]
-
-
-@dataclass(frozen=True, eq=False)
-class Drawing:
-    """A trained generator as it comes from its file: weights on the CPU, and the Gaussian that its latents come from.
-
-    mean ``(latent,)`` and factor ``(k, latent)``: z = μ + c F with c ~ N(0, I_k). For a GAN μ = 0 and F is None, which stands for
-    the identity; for a low-shot prior the Gaussian is fitted to the latents of its examples and has rank k − 1.
-    """
-
-    weights: dict[str, torch.Tensor]
-    shape: Shape
-    latent: int
-    channels: int
-    title: str = ""
-    mean: torch.Tensor = field(default_factory=lambda: torch.zeros(1))
-    factor: torch.Tensor | None = None
-
-    def network(self, compute: Compute) -> DCGAN:
-        """A network of its own with these weights, in evaluation mode, frozen. Raises MissingPrior when they do not fit."""
-        channels, height, width = self.shape
-        with torch.device("meta"):
-            network = DCGAN(height, width, channels, latent=self.latent, channels=self.channels)
-        network = network.to_empty(device="cpu")
-        try:
-            network.load_state_dict(self.weights)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise MissingPrior(f"The prior {self.title} does not fit its network: {reason}") from None
-        return compute.module(network).eval().requires_grad_(False)
-
-    def sample(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """``(count, latent)`` from the Gaussian of the latents."""
-        if self.factor is None:
-            return self.mean + torch.randn((count, self.latent), generator=generator)
-        return self.mean + torch.randn((count, len(self.factor)), generator=generator) @ self.factor
-
-    def spread(self) -> float:
-        """Root mean square of a latent's entries about their mean."""
-        return 1.0 if self.factor is None else float(self.factor.square().sum(dim=0).mean().sqrt().clamp_min(1e-6))
-
-    def digest(self) -> str:
-        """What a projector's file names this generator by."""
-        return digest_of(self.weights)
-
-
-def drawing_of(prior: priors.Prior, title: str = "") -> Drawing:
-    """The generator in a file: a GAN's, or that of a low-shot prior. Raises MissingPrior when there is none in it."""
-    card = prior.card
-    title = title or str(card.get("title", "of this file"))[:80]
-    shape = card.get("shape", ())
-    weights = {n.removeprefix("network."): v for n, v in prior.tensors.items() if n.startswith("network.")}
-    first = weights.get("body.0.weight")
-    if card.get("network") != "DCGAN" or len(shape) != 3 or first is None or first.ndim != 4:
-        raise MissingPrior(f"The prior {title} is no generator of images.")
-    settings = card.get("settings", {})
-    common: dict[str, Any] = {"latent": int(first.shape[0]), "channels": int(settings.get("channels", 0)), "title": title}
-    found = Drawing(weights, (int(shape[0]), int(shape[1]), int(shape[2])), **common)
-    latents = prior.tensors.get("latents")
-    if latents is None:
-        return found
-    mean = latents.mean(dim=0)
-    factor = (latents - mean) / max(len(latents) - 1, 1) ** 0.5
-    return Drawing(found.weights, found.shape, **common, mean=mean, factor=factor)
-
-
-def generator_for(shape: Shape, name: str = "") -> Drawing:
-    """The named prior's generator, or without a name the GAN that draws images of ``shape``.
-
-    Raises MissingPrior, in words for a person, when there is none or it draws other images.
-    """
-    want = "×".join(map(str, shape))
-    if name:
-        found = drawing_of(priors.named(name))
-        if found.shape != tuple(shape):
-            have = "×".join(map(str, found.shape))
-            raise MissingPrior(
-                f"the generator “{found.title}” draws images of {have} (channels × height × width) and the image is {want}. "
-                "Change size and channels, or choose another."
-            )
-        return found
-    prior = priors.find(generator_key(shape))
-    if prior is not None:
-        return drawing_of(prior)
-    known = shipped()
-    if not known:
-        raise MissingPrior("there is no trained generator here: the checkpoints folder has none.")
-    words = "; ".join(f"{'×'.join(map(str, card['shape']))} ({card.get('title', name)})" for name, card in known.items())
-    raise MissingPrior(
-        f"no trained generator draws images of {want} (channels × height × width). There are: {words}. Change size and channels."
-    )
-
-
-def shipped() -> dict[str, dict[str, Any]]:
-    """Cards by name of the GANs in the checkpoints folder."""
-    found = {}
-    for path in sorted(priors.CHECKPOINTS.glob("gan-*.safetensors")):
-        with contextlib.suppress(MissingPrior):
-            card = priors.card_of(path)
-            if len(card.get("shape", ())) == 3:
-                found[path.stem] = card
-    return found
 
 
 class Generative(Method):
@@ -175,13 +46,6 @@ class Generative(Method):
         compute = choose(self.precision, problem.device)
         yield Step(1, 1, "prepare", samples(drawing, compute), phase="samples", info={"note": f"Draws as {drawing.title} does."})
         return drawing
-
-
-@torch.no_grad()
-def samples(drawing: Drawing, compute: Compute, count: int = SHOWN, seed: int = 0) -> torch.Tensor:
-    """``(count, C, H, W)`` in [0, 1] drawn at random."""
-    z = drawing.sample(count, torch.Generator().manual_seed(seed))
-    return to_unit(drawing.network(compute)(compute.activations(z)))
 
 
 def misfits(problem: Problem, images: torch.Tensor) -> torch.Tensor:

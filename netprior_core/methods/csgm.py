@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from netprior_core.compute import choose
-from netprior_core.methods._generative import Drawing, Generative, latent_search
+from netprior_core.generators import Drawing
+from netprior_core.methods._generative import Generative, latent_search
 from netprior_core.problem import Problem, Step
 from netprior_core.settings import setting
 

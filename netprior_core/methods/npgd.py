@@ -11,17 +11,9 @@ import torch
 from netprior_core import priors
 from netprior_core.compute import Compute, choose
 from netprior_core.errors import MissingPrior
+from netprior_core.generators import Drawing, generator_for, projector_key
 from netprior_core.methods._common import finite
-from netprior_core.methods._generative import (
-    Drawing,
-    Generative,
-    generator_for,
-    gradient_step,
-    linear_only,
-    misfits,
-    projector_key,
-    scale_on,
-)
+from netprior_core.methods._generative import Generative, gradient_step, linear_only, misfits, scale_on
 from netprior_core.networks.critic import Projector
 from netprior_core.problem import Problem, Step, to_unit
 from netprior_core.settings import setting

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from netprior_core.compute import choose
+from netprior_core.generators import Drawing
 from netprior_core.methods._common import finite
-from netprior_core.methods._generative import Drawing, Generative, gradient_step, linear_only, misfits, scale_on
+from netprior_core.methods._generative import Generative, gradient_step, linear_only, misfits, scale_on
 from netprior_core.problem import Problem, Step, to_unit
 from netprior_core.settings import setting
 

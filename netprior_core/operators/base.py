@@ -219,9 +219,13 @@ class Operator(Settings):
         Raises InvalidSettings when settings, shape and shots do not go together.
         """
         self.require(shape)
-        if self.needs_shots and (shots is None or len(shots) == 0):
+        if self.wants_shots() and (shots is None or len(shots) == 0):
             raise InvalidSettings(f"{self.title} is made from example images: add some shots.")
         return self._build(shape, Draw(seed, torch.device(device), dtype, shots, error))
+
+    def wants_shots(self) -> bool:
+        """Whether these settings need the examples: of a kind that ``needs_shots``, some may do without."""
+        return self.needs_shots
 
     def build_finer(
         self, shape: Shape, *, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32

@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from netprior_core.errors import InvalidSettings
+from netprior_core.compute import choose
+from netprior_core.errors import InvalidSettings, MissingPrior
+from netprior_core.generators import generator_for, samples
 from netprior_core.operators import compressed_sensing
 from netprior_core.operators._sensing import (
     GAIN_ERROR_MEANS,
@@ -27,6 +29,8 @@ from netprior_core.settings import setting
 
 #: Most differences of examples that a design looks at.
 MOST_SECANTS = 4000
+#: Samples that stand for a generator's range, and their seed.
+GENERATED, SAMPLES_SEED = 512, 20_190_225
 #: Directions of the examples whose singular value is below this share of the largest are rounding, not image.
 RANK_TOLERANCE = 1e-5
 #: Image values that are taken to float64 at a time.
@@ -53,6 +57,9 @@ class DesignedSensing(Operator):
     "rows" gives a row of A the energy of a row of Gaussian compressed sensing with N(0, 1/m) entries, n/m on average: the same
     light, spent where images differ. "isometry" sets ‖A v‖ ≈ ‖v‖ on the secants and in the mean outside their span, so that
     images like the examples are as strong against the noise as they are with a random A: then only the geometry differs.
+
+    "generator" makes the rows from samples of the trained generator for this size in place of the examples: differences of its
+    images are what NPGD's slides design A for.
     """
 
     title: ClassVar[str] = "Designed sensing"
@@ -71,6 +78,7 @@ class DesignedSensing(Operator):
         "as much light as random": {},
         "as strong a signal as random": {"normalisation": "isometry"},
         "digits, m = 25": {"count": 25},
+        "for the trained generator": {"source": "generator", "normalisation": "isometry"},
     }
 
     kind: Literal["designed-sensing"] = "designed-sensing"
@@ -91,11 +99,29 @@ class DesignedSensing(Operator):
         "in the measurement.",
     )
 
+    source: Literal["shots", "generator"] = setting(
+        "shots",
+        "What images the rows are made from: your examples, or what the trained generator for this size draws.",
+        label="Made from",
+    )
+
+    def wants_shots(self) -> bool:
+        return self.source == "shots"
+
     def refuses(self, shape: Shape) -> str | None:
-        return too_many(shape, self.count)
+        reason = too_many(shape, self.count)
+        if reason is None and self.source == "generator":
+            try:
+                generator_for(shape)
+            except MissingPrior as error:
+                reason = f"{self.title}: {error}"
+        return reason
 
     def _build(self, shape: Shape, draw: Draw) -> ForwardModel:
         shots = draw.shots
+        if self.source == "generator":
+            # Always the same samples: they belong to the generator, not to this draw of A.
+            shots = samples(generator_for(shape), choose("float32", "cpu"), GENERATED, seed=SAMPLES_SEED)
         assert shots is not None
         if tuple(shots.shape[1:]) != tuple(shape):
             have, want = ("×".join(map(str, s)) for s in (shots.shape[1:], shape))

@@ -17,7 +17,7 @@ from netprior_core.bench import machine
 from netprior_core.compute import choose
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
-from netprior_core.methods._generative import RECIPE, generator_key
+from netprior_core.generators import RECIPE, generator_key
 from netprior_core.methods._shots import build, settle
 from netprior_core.networks.critic import Critic
 from netprior_core.networks.seeded import seeded

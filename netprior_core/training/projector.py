@@ -16,7 +16,7 @@ from netprior_core.bench import machine
 from netprior_core.compute import choose
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
-from netprior_core.methods._generative import RECIPE, Drawing, drawing_of, projector_key
+from netprior_core.generators import RECIPE, Drawing, drawing_of, projector_key
 from netprior_core.methods._shots import settle
 from netprior_core.metrics import psnr
 from netprior_core.networks.critic import Projector

@@ -12,7 +12,7 @@ import torch
 
 from netprior_core import priors
 from netprior_core.compute import choose
-from netprior_core.methods._generative import digest_of, drawing_of, generator_key, projector_key
+from netprior_core.generators import digest_of, drawing_of, generator_key, projector_key
 from netprior_core.methods._shots import pretrain
 from netprior_core.noise import GaussianNoise
 from netprior_core.operators import Operator
