@@ -25,8 +25,9 @@ class DataStep:
     conjugate gradients on (AᵀA + ρ) x = Aᵀ y + ρ z from z, up to 40 products or a residual of 1e-4. Nonlinear ones: 10
     (sub)gradient steps of size 1/(‖A‖² + ρ) from z (MetaDIP, section 4.5).
 
-    ``noise``: σ in units of y, with a floor; ``level``: the same in units of the picture, σ/g with g² = ‖A‖²_F / n, the mean square
-    of A's columns, from one random picture. ``how``: in words.
+    ``noise``: σ in units of y, with a floor; ``level``: the same in units of the picture, σ/g: g = 1 where a measured value is one
+    of a picture (``Operator.measures_images``), else g² = ‖A‖²_F / n, the mean square of A's columns, from one random picture (1 in
+    compressed sensing, whatever m). ``how``: in words.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -35,7 +36,8 @@ class DataStep:
             raise Unsolvable("The measurement holds invalid values (not a number, or infinite).")
         self._diagonal: torch.Tensor | None = None
         self._step = 0.0
-        gain = self._look()
+        columns = self._look()
+        gain = 1.0 if problem.operator.measures_images else columns
         known = problem.noise_std
         if known is None:
             known = UNKNOWN_NOISE * float(squares(self.y).mean()) ** 0.5
@@ -61,7 +63,7 @@ class DataStep:
         return squares(self.model.forward(x) - self.y).flatten(1).mean(dim=1)
 
     def _look(self) -> float:
-        """Find out how to solve; returns the gain g."""
+        """Find out how to solve; returns the root mean square of the columns' lengths."""
         probe = torch.randn((1, *self.problem.shape), generator=torch.Generator().manual_seed(0)).to(
             self.model.device, self.model.dtype
         )

@@ -137,9 +137,9 @@ class DPIR(_Splitting):
 
     x = argmin_x ½ ‖A x − y‖² + (ρ_k/2) ‖x − v‖²; v = D(x, σ_k); σ_k falls geometrically from 49/255 to σ, ρ_k = λ σ²/σ_k²,
     λ = 0.23; 8 iterations for deblurring, 24 for super-resolution (Zhang et al. 2021, eq. 6-8 and section V). The estimate is the
-    last v. Units: σ is that of y, and σ/g that of the picture, g² the mean square of A's columns (1 in denoising and compressed
-    sensing). Other operators than the paper's have settings of our own. The data step is exact where the operator has a closed
-    form, else by conjugate gradients, or 10 subgradient steps in phase retrieval.
+    last v. Where measured values are no pixels σ_k ends at σ/g, g² the mean square of A's columns (1 in compressed sensing).
+    Other operators than the paper's have settings of our own. The data step is exact where the operator has a closed form, else
+    by conjugate gradients, or 10 subgradient steps in phase retrieval.
     """
 
     title: ClassVar[str] = "DPIR"
