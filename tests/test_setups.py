@@ -6,8 +6,12 @@ import pytest
 
 from netprior_core import examples
 from netprior_core.experiment import build
+from netprior_core.methods import Method
+from netprior_core.recording import read
 from netprior_core.setups import SETUPS
+from netprior_core.ui.files import ASSETS
 from netprior_core.ui.learn import CARDS, DEMONSTRATIONS
+from netprior_core.ui.lessons import METHODS, method_html
 from netprior_core.ui.setup import from_set
 
 
@@ -32,6 +36,25 @@ def test_every_card_is_short_and_can_be_tried(card) -> None:  # type: ignore[no-
     experiment = card.experiment()
     problem, _ = build(experiment, {})
     assert all(method.accepts(problem) is None for method in experiment.methods)
+
+
+@pytest.mark.parametrize("card", [card for card in DEMONSTRATIONS if card.recording], ids=lambda card: card.title)
+def test_a_recorded_demonstration_is_of_its_own_experiment(card) -> None:  # type: ignore[no-untyped-def]
+    found = read((ASSETS / card.recording).read_bytes())
+    assert found.experiment == card.experiment()
+    assert all(len(lane.frames) >= 8 for lane in found.lanes)
+
+
+def test_every_lesson_is_short_and_of_a_method_that_exists() -> None:
+    import re
+
+    assert set(METHODS) <= {method.model_fields["kind"].default for method in Method.registry}
+    for equation, text in METHODS.values():
+        assert "<i>" in equation
+        assert len(re.sub(r"<[^>]+>", "", text).split()) <= 70
+    for method in Method.registry:
+        assert f"<h3>{method.title}</h3>" in method_html(method)
+        assert "``" not in method_html(method)
 
 
 def test_there_are_at_most_eight_cards() -> None:

@@ -91,6 +91,80 @@ METHODS: Mapping[str, tuple[str, str]] = {
         "Smooth curves through the pixels of the small picture, as photo programs enlarge. It invents no detail and "
         "makes no bold mistakes: the yardstick for super-resolution.",
     ),
+    "csgm": (
+        "min<sub><i>z</i></sub> ‖<i>A G</i>(<i>z</i>) − <i>y</i>‖² + <i>λ</i> ‖<i>z</i>‖²",
+        "A generator was trained to draw pictures of one kind from codes <i>z</i>. Its weights stay as they are; the code is "
+        "searched whose picture measures like yours. Very few measurements are enough, but what the generator cannot draw is never "
+        "found: with more measurements it stops getting better.",
+    ),
+    "pgdgan": (
+        "<i>x</i> ← nearest <i>G</i>(<i>z</i>) to <i>x</i> + <i>η A</i><sup>T</sup>(<i>y</i> − <i>A x</i>)",
+        "Two steps in turn: move the picture so that it measures more like <i>y</i>, then replace it by the nearest one that the "
+        "generator can draw, found by a search over its codes. Safe but slow: every turn holds a search of its own.",
+    ),
+    "npgd": (
+        "<i>x</i> ← <i>G</i>(<i>G</i><sup>†</sup>(<i>x</i> + <i>η A</i><sup>T</sup>(<i>y</i> − <i>A x</i>)))",
+        "As PGDGAN, but the search is replaced by a second network <i>G</i><sup>†</sup>, which looks at a picture and says at once "
+        "which code draws something like it. A step costs two looks through networks, so a whole run takes a blink.",
+    ),
+    "iagan": (
+        "min<sub><i>z</i></sub>, then min<sub><i>z</i>,<i>θ</i></sub> ‖<i>A G<sub>θ</sub></i>(<i>z</i>) − <i>y</i>‖²",
+        "First the best code for a trained generator, as in CSGM; then its weights may change as well, so that the picture can "
+        "leave what it was trained on. Many measurements make the second part worth while, few make it risky.",
+    ),
+    "lasso": (
+        "min<sub><i>c</i></sub> ½ ‖<i>A W</i><sup>T</sup><i>c</i> − <i>y</i>‖² + <i>λ</i> ‖<i>c</i>‖<sub>1</sub>",
+        "The classical prior: pictures are sums of few waves or wavelets <i>W</i>. The 1-norm prefers many coefficients to be "
+        "exactly zero. Nothing is learned, and no stopping is needed: the iterations settle. Years of compressed sensing "
+        "rest on it.",
+    ),
+    "tv": (
+        "min<sub><i>x</i></sub> ½ ‖<i>A x</i> − <i>y</i>‖² + <i>λ</i> TV(<i>x</i>)",
+        "Of all pictures that fit, the one with the fewest and smallest jumps between neighbours. Edges survive, noise and grain "
+        "do not; slopes turn into steps when <i>λ</i> is large. No network: the yardstick that a learned prior has to beat.",
+    ),
+    "tval3": (
+        "min Σ ‖<i>w<sub>i</sub></i>‖, <i>w</i> = ∇<i>x</i>, <i>A x</i> = <i>y</i>",
+        "Total variation again, solved in another way: the jumps <i>w</i> are unknowns of their own and are tied to the picture "
+        "ever more closely. Untrained networks were first compared with it in compressed sensing.",
+    ),
+    "bm3d": (
+        "<i>x̂</i> = BM3D(<i>y</i>, <i>σ</i>)",
+        "Pictures repeat themselves. Blocks that look alike are stacked, the stack is transformed, what is small in it is thrown "
+        "away; then once more with the first result as a guide. Before networks it was the denoiser to beat, and it "
+        "still is a hard one.",
+    ),
+    "d-amp": (
+        "<i>x</i> ← <i>D</i>(<i>x</i> + <i>A</i><sup>T</sup><i>z</i>; <i>σ̂</i>), <i>z</i> ← <i>y</i> − <i>A x</i> + correction",
+        "Compressed sensing as repeated denoising: what is left over is sent back through <i>A</i><sup>T</sup>, and a correction "
+        "keeps the error of each picture like plain noise, which is what the denoiser <i>D</i> was made for. A few turns are "
+        "enough; with too few measurements it runs away.",
+    ),
+    "fbp": (
+        "<i>x̂</i> = Σ<sub><i>θ</i></sub> back-projection of <i>h</i> ∗ <i>y<sub>θ</sub></i>",
+        "What scanners did for decades: every shadow is sharpened with a filter <i>h</i>, then smeared back over the picture along "
+        "its rays. Exact with very many views; with few, streaks. A denoiser can clean up afterwards.",
+    ),
+    "denoiser": (
+        "<i>x̂</i> = <i>D</i>(<i>y</i>, <i>σ</i>)",
+        "A network that was shown many pictures with and without noise, and told how strong the noise was, answers in one pass. "
+        "It knows what thousands of pictures have in common; DIP beside it knows nothing but its own shape.",
+    ),
+    "pnp-admm": (
+        "<i>x</i> = fit(<i>v</i> − <i>u</i>), <i>v</i> = <i>D</i>(<i>x</i> + <i>u</i>), <i>u</i> ← <i>u</i> + <i>x</i> − <i>v</i>",
+        "Plug-and-play: a denoiser <i>D</i> serves as the prior for any operator. One step makes the picture fit the measurement, "
+        "the next cleans it, and a memory <i>u</i> of their disagreement makes the two meet.",
+    ),
+    "dpir": (
+        "<i>x</i> = fit(<i>v</i>), <i>v</i> = <i>D</i>(<i>x</i>, <i>σ<sub>k</sub></i>), <i>σ<sub>k</sub></i> ↓ <i>σ</i>",
+        "Fit to the measurement and denoise, in turns: at first as if the noise were strong, so that only broad shapes stay, then "
+        "less and less. Eight to twenty-four turns are all it takes.",
+    ),
+    "red": (
+        "min<sub><i>x</i></sub> ½ ‖<i>A x</i> − <i>y</i>‖² + (<i>ρ</i>/2) <i>x</i><sup>T</sup>(<i>x</i> − <i>D</i>(<i>x</i>))",
+        "A picture is good when a denoiser leaves it alone. What the denoiser <i>D</i> would take away, <i>x</i> − "
+        "<i>D</i>(<i>x</i>), is used as the slope of the prior, and the picture slides down until fit and prior balance.",
+    ),
     "noise-impedance": (
         "min<sub><i>θ</i></sub> ‖<i>f<sub>θ</sub></i>(<i>z</i>) − <i>t</i>‖²",
         "No reconstruction but a demonstration: the same untrained network is fitted to a target <i>t</i> that is a picture, a "

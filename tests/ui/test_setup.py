@@ -10,6 +10,7 @@ from netprior_core.errors import InvalidSettings
 from netprior_core.experiment import MAX_LANES, UploadedImage, build, parse
 from netprior_core.methods import Method
 from netprior_core.operators import Operator
+from netprior_core.stopping import StoppingRule
 from netprior_core.ui import setup
 from netprior_core.ui.controls import control, split
 
@@ -92,6 +93,20 @@ def test_methods_come_and_go_and_one_always_stays() -> None:
     assert [m.kind for m in experiment.methods] == ["dip", "dip", "dip"]
     with pytest.raises(InvalidSettings, match="magic"):
         setup.with_method(experiment, "magic", lane=1)
+
+
+def test_what_stops_the_methods_watches_them_too() -> None:
+    experiment = setup.with_rules(setup.from_set("cat"), ["wmv"])
+    stopped = setup.with_stop_by(experiment, "emv")
+    assert ([rule.kind for rule in stopped.stopping], stopped.stop_by) == (["wmv", "emv"], "emv")
+    assert setup.with_stop_by(stopped, "emv") == stopped
+    assert setup.with_rules(stopped, ["wmv"]).stop_by == ""  # no longer watched: no longer stops
+    free = setup.with_stop_by(stopped, "")
+    assert ([rule.kind for rule in free.stopping], free.stop_by) == (["wmv", "emv"], "")
+    assert {kind for _, kind in setup.stop_choices()} == {
+        "",
+        *(rule.model_fields["kind"].default for rule in StoppingRule.registry),
+    }
 
 
 @pytest.mark.parametrize("operator", KINDS)

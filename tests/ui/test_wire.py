@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from netprior_core.experiment import Experiment, build, race_of
 from netprior_core.methods import Method
 from netprior_core.problem import Problem, Step
 from netprior_core.race import Race
-from netprior_core.ui.wire import MAX_POINTS, Feed, recorded_frames, setup_message, uri
+from netprior_core.recording import _row, read, write
+from netprior_core.ui.marks import recorded_marks, stop_words
+from netprior_core.ui.wire import MAX_POINTS, Feed, recorded_frames, recording_message, setup_message, uri
 
 Tiny = Callable[..., Experiment]
 Stub = Callable[..., Method]
@@ -197,3 +200,34 @@ def test_frames_of_an_iteration_are_exact_and_scored(tiny: Tiny) -> None:
     assert recorded_frames(None, 3) == {"iteration": 3, "lanes": []}
     assert [lane["iteration"] for lane in recorded_frames(done, -5)["lanes"]] == [1, 1]
     assert [lane["iteration"] for lane in recorded_frames(done, 10**9)["lanes"]] == [20, 1]
+
+
+def test_marks_say_where_rules_would_stop_and_what_that_loses(tiny: Tiny, tmp_path: Path) -> None:
+    rules = [{"kind": "fixed", "iterations": 10}, {"kind": "emv", "patience": 500, "start": 2}, {"kind": "discrepancy"}]
+    experiment = tiny(methods=[dip(20), {"kind": "adjoint"}], stopping=rules, stop_by="emv", noise={"kind": "gaussian", "sigma": 0})
+    done = race_of(experiment, {}).run()
+    message = checked(Feed(done, experiment, "run", None).message())
+    best, at = done.lanes[0].best or (0.0, 0)
+    fixed, emv = [mark for mark in message["marks"] if mark["kind"] == "stop"]
+    assert (fixed["rule"], fixed["iteration"], fixed["fired"]) == ("Fixed budget", 10, 10)
+    assert fixed["lost"] == pytest.approx(best - done.lanes[0].curve.psnr[9], abs=0.01)
+    assert emv["fired"] is None
+    assert stop_words(emv).endswith("(did not fire)")
+    assert [mark["iteration"] for mark in message["marks"] if mark["kind"] == "oracle"] == [at]
+    assert {mark["lane"] for mark in message["marks"]} == {0}  # a method of one iteration has none to choose from
+    notes = [(rule["title"], bool(rule["note"]), rule["stops"]) for rule in message["rules"]]
+    assert notes == [("Fixed budget", False, False), ("EMV", False, True), ("Discrepancy", True, False)]
+    assert checked(setup_message(experiment, *build(experiment, {})))["rules"] == message["rules"]
+
+    write(done, experiment, {}, tmp_path / "run.zip")
+    recorded = recording_message(read((tmp_path / "run.zip").read_bytes()), "label")
+    assert [mark for mark in checked(recorded)["marks"] if mark["kind"] == "stop"] == [fixed, emv]
+
+
+def test_a_strangers_stops_are_numbers_or_nothing() -> None:
+    row = {
+        "iterations": 5,
+        "stops": [{"rule": "<b>", "iteration": "5", "psnr": {}}, 3, {"rule": 7, "iteration": 4.0, "fired": None}],
+    }
+    found = recorded_marks(0, _row(row))
+    assert [(mark["rule"], mark["iteration"], mark["lost"], mark["fired"]) for mark in found] == [("", 4, None, None)]
