@@ -40,6 +40,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "pgdgan": {"outer": 8, "inner": 25},
     "npgd": {"iterations": 20},
     "iagan": {"latent_iterations": 80, "joint_iterations": 40},
+    "lasso": {"iterations": 60},
+    "tv": {"iterations": 100},
+    "tval3": {"iterations": 150},
+    "d-amp": {"iterations": 12},
     "low-shot": {"pretrain_iterations": 150, "latent_iterations": 60, "joint_iterations": 60, "channels": 8},
 }
 #: The operator each method is tried on, where compressed sensing is not the one to beat.
@@ -47,11 +51,14 @@ TRIED_ON: dict[str, tuple[str, dict[str, Any]]] = {
     "noise-impedance": ("denoising", {}),
     "bicubic": ("super-resolution", {"factor": 2}),
     "denoiser": ("denoising", {}),
+    "bm3d": ("denoising", {}),
+    "d-amp": ("compressed-sensing", {"ratio": 0.5}),
+    "fbp": ("tomography", {"angles": 60}),
 }
 #: These draw nothing (learned weights, or none): the seed changes nothing.
-DETERMINISTIC = {"metadip", "metasiren", "npgd", "pnp-admm", "dpir", "red"}
+DETERMINISTIC = {"metadip", "metasiren", "npgd", "pnp-admm", "dpir", "red", "lasso", "tv", "tval3", "d-amp"}
 #: These are the trivial baselines themselves, or done in one pass.
-TRIVIAL = {"adjoint", "pseudo-inverse", "bicubic", "denoiser"}
+TRIVIAL = {"adjoint", "pseudo-inverse", "bicubic", "denoiser", "bm3d", "fbp"}
 
 
 def _method(kind: str) -> Method:
@@ -65,6 +72,8 @@ def case(
     make_problem: Callable[..., tuple[Problem, torch.Tensor]], request: pytest.FixtureRequest
 ) -> Callable[..., tuple[Method, Problem, torch.Tensor]]:
     def make(kind: str, channels: int = 3) -> tuple[Method, Problem, torch.Tensor]:
+        if kind == "bm3d":
+            pytest.importorskip("bm3d")
         operator, settings = TRIED_ON.get(kind, ("compressed-sensing", {"ratio": 0.2}))
         problem, truth = make_problem(operator, channels=channels, **settings)
         if Method.registry[kind].family == "Generative":
