@@ -40,19 +40,23 @@ class Basis:
 
     def coefficients(self, x: torch.Tensor) -> torch.Tensor:
         """``W x``."""
-        x = x.clone()
-        for down, across in self.levels:
-            part = x[..., : len(down), : len(across)]
-            part.copy_(down @ part @ across.T)
-        return x
+        whole = part = self._product(x, *self.levels[0])
+        for down, across in self.levels[1:]:
+            part = part[..., : len(down), : len(across)]
+            part.copy_(self._product(part, down, across))
+        return whole
+
+    @staticmethod
+    def _product(x: torch.Tensor, down: torch.Tensor, across: torch.Tensor) -> torch.Tensor:
+        return torch.matmul(torch.matmul(down, x), across.T)
 
     def picture(self, c: torch.Tensor) -> torch.Tensor:
         """``Wᵀ c``."""
-        c = c.clone()
-        for down, across in reversed(self.levels):
+        c = c.clone() if len(self.levels) > 1 else c
+        for down, across in reversed(self.levels[1:]):
             part = c[..., : len(down), : len(across)]
-            part.copy_(down.T @ part @ across)
-        return c
+            part.copy_(self._product(part, down.T, across.T))
+        return self._product(c, self.levels[0][0].T, self.levels[0][1].T)
 
 
 def levels_for(height: int, width: int) -> int:

@@ -95,6 +95,8 @@ class Lasso(Method):
                 if value <= now * (1 + 1e-6) or t == 1.0:
                     break
                 ahead, ahead_residual, t = x, residual, 1.0
+            if float(((ahead - following) * (following - x)).sum()) > 0:  # the momentum points uphill
+                t = 1.0
             later = (1 + (1 + 4 * t * t) ** 0.5) / 2
             momentum = (t - 1) / later
             ahead = torch.lerp(x, following, 1 + momentum)
