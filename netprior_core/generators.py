@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from netprior_core import priors
 from netprior_core.compute import Compute
 from netprior_core.errors import MissingPrior
+from netprior_core.metrics import psnr
 from netprior_core.networks.dcgan import DCGAN
 from netprior_core.problem import Shape, to_unit
 
@@ -71,10 +74,11 @@ class Drawing:
         return compute.module(network).eval().requires_grad_(False)
 
     def sample(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """``(count, latent)`` from the Gaussian of the latents."""
-        if self.factor is None:
-            return self.mean + torch.randn((count, self.latent), generator=generator)
-        return self.mean + torch.randn((count, len(self.factor)), generator=generator) @ self.factor
+        """``(count, latent)`` from the Gaussian of the latents; the first of many are those of few."""
+        size = self.latent if self.factor is None else len(self.factor)
+        # Row by row: what a generator gives as one block depends on the block's size.
+        c = torch.cat([torch.randn((1, size), generator=generator) for _ in range(count)])
+        return self.mean + (c if self.factor is None else c @ self.factor)
 
     def spread(self) -> float:
         """Root mean square of a latent's entries about their mean."""
@@ -148,3 +152,43 @@ def samples(drawing: Drawing, compute: Compute, count: int = SHOWN, seed: int = 
     """``(count, C, H, W)`` in [0, 1] drawn at random."""
     z, network = drawing.sample(count, torch.Generator().manual_seed(seed)), drawing.network(compute)
     return torch.cat([to_unit(network(compute.activations(part))) for part in z.split(64)])
+
+
+@torch.no_grad()
+def between(drawing: Drawing, compute: Compute, start: int, end: int, steps: int = 8) -> torch.Tensor:
+    """``(steps, C, H, W)`` in [0, 1] on the way from the latent of one seed to that of another.
+
+    Along the arc z(t) = μ + cos(πt/2) a + sin(πt/2) b, on which every z is as probable as the ends are: the straight line passes
+    nearer to the mean than latents ever are.
+    """
+    first, last = (drawing.sample(1, torch.Generator().manual_seed(seed)) - drawing.mean for seed in (start, end))
+    angle = torch.linspace(0, 1, steps)[:, None] * math.pi / 2
+    # A seed's own latent at both ends: nothing to walk.
+    z = first.expand(steps, -1) if start == end else angle.cos() * first + angle.sin() * last
+    return to_unit(drawing.network(compute)(compute.activations(z + drawing.mean)))
+
+
+def best_possible(
+    drawing: Drawing, compute: Compute, truth: torch.Tensor, *, iterations: int = 300, restarts: int = 4, seed: int = 0
+) -> Iterator[tuple[int, torch.Tensor, float]]:
+    """The best that a prior could do: min over z of ‖G(z) − x‖² for the true x ``(1, C, H, W)`` in [0, 1], by Adam 0.1.
+
+    Yields (iteration, best image so far ``(1, C, H, W)`` in [0, 1], its PSNR in dB) every twentieth iteration and at the end. What
+    is missing to x is the representation error, which no number of measurements removes. It uses the
+    truth: a diagnostic, no method.
+    """
+    network, truth = drawing.network(compute), truth.to(compute.device)
+    z = drawing.sample(restarts, torch.Generator().manual_seed(seed)).to(compute.device).requires_grad_()
+    adam = torch.optim.Adam([z], lr=0.1 * drawing.spread())
+    best, value = truth, -math.inf
+    for iteration in range(iterations + 1):
+        with torch.enable_grad():
+            images = to_unit(network(compute.activations(z)))
+            (z.grad,) = torch.autograd.grad((images - truth).square().sum(), [z])
+        if iteration % 20 == 0 or iteration == iterations:
+            found = psnr(images.detach(), truth)
+            place = int(found.argmax())
+            if float(found[place]) > value:
+                best, value = images.detach()[place : place + 1].clone(), float(found[place])
+            yield iteration, best, value
+        adam.step()

@@ -23,6 +23,7 @@ from netprior_core.ui.data_axis import DataAxis
 from netprior_core.ui.drawn import QUIET
 from netprior_core.ui.lessons import method_html
 from netprior_core.ui.live import PARTS, live_view
+from netprior_core.ui.sampler import Sampler
 from netprior_core.ui.say import warn
 from netprior_core.ui.session import App
 from netprior_core.ui.session import control as control_run
@@ -65,6 +66,7 @@ class Page:
                             self.axis.build()
                         with gr.Tab("Learn") as self.learn_tab:
                             tries = self._learn()
+                            Sampler(self.app).build(self.column.experiment)
             self.column.live = self.live
             self.column.wire(tries)
             self.axis.wire(self.column.experiment, self.live)

@@ -1,0 +1,172 @@
+"""What a trained generator believes: pictures drawn at random, the way between two, and the best it could do for a target."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from netprior_core import generators
+from netprior_core.compute import apart, choose
+from netprior_core.errors import NetPriorError
+from netprior_core.experiment import Experiment, build, target_image
+from netprior_core.frames import picture_of
+from netprior_core.isometry import isometry
+from netprior_core.problem import Shape
+from netprior_core.ui.say import warn
+from netprior_core.ui.session import App
+
+INTRO = (
+    "<p class='np-empty'>A generative prior draws a picture <i>G</i>(<i>z</i>) for every latent <i>z</i>, and CSGM, PGDGAN and "
+    "NPGD answer with nothing else. So look at what it draws: that is what it believes. Then see how near it comes to your "
+    "target when it is shown the target itself.</p>"
+)
+NONE = (
+    "<p class='np-empty'>There is no trained generator in the checkpoints folder: make one with <code>python -m netprior_core "
+    "train gan</code>.</p>"
+)
+COLUMNS, ROWS, STEPS = 8, 2, 8
+#: Samples whose differences A is looked at on.
+MEASURED = 100
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+class Sampler:
+    """A part of the Learn tab."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    def build(self, experiment: gr.State) -> None:
+        """The components and their events; only words where there is no generator."""
+        known = generators.shipped()
+        with gr.Accordion("What a generator believes", open=False):
+            gr.HTML(INTRO if known else NONE, elem_id="np-sampler-words")
+            if not known:
+                return
+            choices = [(str(card.get("title", name))[:80], name) for name, card in known.items()]
+            number: dict[str, Any] = {"precision": 0, "minimum": 0, "maximum": 2**31 - 1, "interactive": True, "min_width": 120}
+            picture: dict[str, Any] = {"interactive": False, "visible": False, "buttons": ["download"], "format": "png"}
+            with gr.Row():
+                name = gr.Dropdown(
+                    choices, value=choices[0][1], label="Generator", filterable=False, interactive=True, elem_id="np-sampler-name"
+                )
+                first = gr.Number(1, label="Seed of the first picture", elem_id="np-sampler-from", **number)
+                last = gr.Number(2, label="Seed of the second", elem_id="np-sampler-to", **number)
+            with gr.Row():
+                draw = gr.Button("Draw pictures", scale=0, min_width=160, elem_id="np-sampler-draw")
+                walk = gr.Button("Walk from first to second", scale=0, min_width=200, elem_id="np-sampler-walk")
+                best = gr.Button("Best this prior could do", scale=0, min_width=200, elem_id="np-sampler-best")
+                see = gr.Button("What A tells apart", scale=0, min_width=180, elem_id="np-sampler-isometry")
+            said = gr.HTML("", elem_id="np-sampler-said")
+            sheet = gr.Image(label="Drawn at random", elem_id="np-sampler-sheet", **picture)
+        draw.click(_drawn, [name, first], [sheet, said, first], **QUIET)
+        walk.click(_walked, [name, first, last], [sheet, said], **QUIET)
+        best.click(self._best, [experiment], [sheet, said], concurrency_limit=1, **QUIET)
+        see.click(self._seen, [experiment], [said], concurrency_limit=1, **QUIET)
+
+    def _best(self, now: Experiment | None, request: gr.Request) -> Iterator[tuple[Any, Any]]:
+        """Target and nearest drawing beside each other, while the search goes on."""
+        if now is None:
+            return
+        images = dict(self.app.session(request.session_hash).images)
+        try:
+            if now.target_is != "truth":
+                raise NetPriorError("Your target is a measurement: there is no truth that the generator could be shown.")
+            truth = target_image(now, images)
+            search = generators.best_possible(_for(now.shape), choose("float32", "cpu"), truth)
+            while (found := apart(next, search, None)) is not None:
+                iteration, image, value = found
+                pictures = np.concatenate([_enlarged(picture_of(one), 256) for one in (truth, image)], axis=1)
+                words = (
+                    f"Best this prior could do: <b>{value:.2f} dB</b> after {iteration} steps. It was shown the truth, which no "
+                    "method is: what is still missing no measurement can bring back (representation error)."
+                )
+                label = "Your target, and the nearest picture the generator draws (uses the truth)"
+                yield gr.update(value=pictures, label=label, visible=True), _paragraph(words)
+        except NetPriorError as error:
+            warn(str(error))
+            yield gr.skip(), gr.skip()
+
+    def _seen(self, now: Experiment | None, request: gr.Request) -> Any:
+        """The near-isometry of the measurement in use, on the generator's pictures."""
+        if now is None:
+            return gr.skip()
+        try:
+            return apart(_isometry_words, now, dict(self.app.session(request.session_hash).images))
+        except NetPriorError as error:
+            warn(str(error))
+            return gr.skip()
+
+
+def _isometry_words(now: Experiment, images: dict[str, Any]) -> str:
+    problem, _ = build(now, images)
+    drawn = generators.samples(_for(now.shape), choose("float32", "cpu"), MEASURED, seed=3)
+    found = isometry(problem.model, drawn)
+    words = (
+        f"{html.escape(now.operator.title)}, <i>m</i> = {problem.model.m:,}: between {found.pairs:,} pairs of pictures that the "
+        f"generator draws, the measurement keeps {found.least:.2f} to {found.largest:.2f} of their distance (median "
+        f"{found.median:.2f}). The nearer the ratio of largest to least, <b>{found.spread:.2f}</b>, is to 1, the better can two "
+        "pictures be told apart by their measurements (restricted eigenvalue condition)."
+    )
+    return _paragraph(words)
+
+
+def _for(shape: Shape) -> generators.Drawing:
+    """The generator for images of this shape. Raises MissingPrior in a sentence that begins with a capital."""
+    try:
+        return generators.generator_for(shape)
+    except NetPriorError as error:
+        words = str(error)
+        raise type(error)(words[:1].upper() + words[1:]) from None
+
+
+def _drawn(name: str, seed: float | None) -> tuple[Any, Any, Any]:
+    """A sheet of pictures from this seed on; the next click draws others."""
+    start = int(seed or 0)
+    try:
+        drawing = _named(name)
+        images = apart(generators.samples, drawing, choose("float32", "cpu"), COLUMNS * ROWS, start)
+    except NetPriorError as error:
+        warn(str(error))
+        return gr.skip(), gr.skip(), gr.skip()
+    words = _paragraph(
+        f"{COLUMNS * ROWS} pictures that {html.escape(drawing.title)} draws, seed {start}. None of them is a photograph."
+    )
+    return gr.update(value=_sheet(images), label="Drawn at random", visible=True), words, (start + 1) % 2**31
+
+
+def _walked(name: str, first: float | None, last: float | None) -> tuple[Any, Any]:
+    """Pictures between two."""
+    start, end = int(first or 0), int(last or 0)
+    try:
+        images = apart(generators.between, _named(name), choose("float32", "cpu"), start, end, STEPS)
+    except NetPriorError as error:
+        warn(str(error))
+        return gr.skip(), gr.skip()
+    words = _paragraph(
+        f"The way from the latent of seed {start} to that of seed {end}. Every step is a picture the prior believes in."
+    )
+    return gr.update(value=_sheet(images), label="From one latent to another", visible=True), words
+
+
+def _named(name: str) -> generators.Drawing:
+    return generators.drawing_of(generators.priors.named(name))
+
+
+def _sheet(images: Any) -> np.ndarray:
+    pictures = [_enlarged(picture_of(image), 128) for image in images]
+    rows = [np.concatenate(pictures[i : i + COLUMNS], axis=1) for i in range(0, len(pictures), COLUMNS)]
+    return np.concatenate(rows, axis=0)
+
+
+def _enlarged(pixels: np.ndarray, side: int) -> np.ndarray:
+    factor = max(1, side // pixels.shape[0])
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _paragraph(words: str) -> str:
+    return f"<p class='np-empty'>{words}</p>"

@@ -1,0 +1,51 @@
+"""Near-isometry on differences of images, by hand and on designed rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from netprior_core.isometry import isometry
+from netprior_core.operators import Operator
+
+
+def test_denoising_is_an_isometry_and_scaling_scales() -> None:
+    images = torch.rand((6, 1, 16, 16), generator=torch.Generator().manual_seed(0))
+    found = isometry(Operator.registry["denoising"]().build((1, 16, 16)), images)
+    assert found.pairs == 15
+    assert found.least == pytest.approx(1, abs=1e-5)
+    assert found.largest == pytest.approx(1, abs=1e-5)
+    assert found.alpha == pytest.approx(1, abs=1e-4)
+    assert found.spread == pytest.approx(1, abs=1e-4)
+
+
+def test_by_hand_and_equal_images_do_not_count() -> None:
+    images = torch.rand((5, 1, 16, 16), generator=torch.Generator().manual_seed(0))
+    images = torch.cat([images, images[:1]])
+    model = Operator.registry["compressed-sensing"](count=20).build((1, 16, 16), seed=3)
+    ratios = [
+        float(model.forward((images[i] - images[j])[None]).norm() / (images[i] - images[j]).norm())
+        for i in range(6)
+        for j in range(i + 1, 6)
+        if (i, j) != (0, 5)
+    ]
+    found = isometry(model, images)
+    assert found.pairs == 14
+    assert (found.least, found.largest) == (pytest.approx(min(ratios), rel=1e-4), pytest.approx(max(ratios), rel=1e-4))
+    assert found.least <= found.low <= found.median <= found.high <= found.largest
+    assert "14 differences" in found.words()
+    assert isometry(model, images, most=4).pairs <= 4
+
+
+def test_more_measurements_are_nearer_to_an_isometry() -> None:
+    images = torch.rand((20, 1, 16, 16), generator=torch.Generator().manual_seed(0))
+    spreads = [isometry(Operator.registry["compressed-sensing"](count=m).build((1, 16, 16)), images).spread for m in (4, 200)]
+    assert spreads[1] < 0.7 * spreads[0]
+
+
+def test_no_difference_is_said() -> None:
+    model = Operator.registry["denoising"]().build((1, 16, 16))
+    with pytest.raises(ValueError, match="two images"):
+        isometry(model, torch.rand(1, 1, 16, 16))
+    with pytest.raises(ValueError, match="same"):
+        isometry(model, torch.ones(3, 1, 16, 16))

@@ -1,0 +1,182 @@
+"""Training GANs and projectors: exact resuming, cards, files that methods find, and the distances that judge them."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from netprior_core import generators, priors
+from netprior_core.errors import InvalidSettings
+from netprior_core.networks.critic import Critic, Projector
+from netprior_core.networks.seeded import seeded
+from netprior_core.training import _gan_data, gan, projector
+from netprior_core.training._collections import COLLECTIONS, Collection
+from netprior_core.training._gan_data import Images, nearest, signed, sliced_wasserstein
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def few() -> Images:
+    levels = torch.randint(0, 256, (24, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return Images("few", "A few, GAN (16)", "images 1 to 16", "free", levels[:16], levels[16:], True)
+
+
+@pytest.fixture
+def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(tmp_path / "few.zip", "w") as archive:
+        for i in range(12):
+            buffer = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(buffer, "PNG")
+            archive.writestr(f"few/{i:03}.png", buffer.getvalue())
+    monkeypatch.setitem(COLLECTIONS, "few", Collection("few.zip", "A few", "free", 3, 8, (2, 0, 22, 20)))
+    monkeypatch.setattr(gan, "SHEET", 2)
+    return tmp_path
+
+
+def _options(module: object, *words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)  # type: ignore[attr-defined]
+    return parser.parse_args([*words, "--device", "cpu", "--batch", "4", "--channels", "4", "--minutes", "1"])
+
+
+def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("loss", ["r1", "wgan-gp"])
+def test_a_run_in_two_parts_is_the_run(few: Images, loss: str, tmp_path: Path) -> None:
+    whole, part = (gan.Trainer(few, CPU, loss=loss, channels=4, batch=4) for _ in range(2))
+    for _ in range(11):
+        whole.advance()
+    for _ in range(6):
+        part.advance()
+    part.keep(tmp_path / "state")
+    rest = gan.Trainer(few, CPU, loss=loss, channels=4, batch=4)
+    rest.resume(tmp_path / "state")
+    for _ in range(5):
+        rest.advance()
+    assert rest.step == whole.step == 11
+    assert _same(rest.generator, whole.generator)
+    assert _same(rest.critic, whole.critic)
+    assert _same(rest.average, whole.average)
+    assert not _same(rest.average, part.average)
+    with pytest.raises(InvalidSettings, match="other settings"):
+        gan.Trainer(few, CPU, loss=loss, channels=8, batch=4).resume(tmp_path / "state")
+
+
+def test_the_critic_learns_to_tell_apart_and_the_generator_to_answer(few: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gan.LOSSES["r1"], "rate", 2e-3)
+    flat = Images("flat", "", "", "", torch.full_like(few.train, 230), torch.full_like(few.held_out, 230), False)
+    trainer = gan.Trainer(flat, CPU, channels=4, batch=8)
+    before = trainer.judge()
+    start = float(trainer.draw(8).mean())
+    for _ in range(120):
+        trainer.advance()
+    assert trainer.judge() < before
+    assert float(trainer.draw(8).mean()) > start + 0.2  # towards 230/127.5 − 1
+    assert [entry[0] for entry in trainer.curve] == [0, 120]
+
+
+def test_the_penalty_is_the_squared_slope(few: Images) -> None:
+    trainer = gan.Trainer(few, CPU, channels=4, batch=4)
+    x = signed(few.train[:3])
+    slopes = trainer._slopes(x)
+    nudge = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(trainer.critic(leaf).sum(), leaf)
+    moved = (trainer.critic(x + 1e-3 * nudge) - trainer.critic(x - 1e-3 * nudge))[:, 0] / 2e-3
+    torch.testing.assert_close((gradient * nudge).sum(dim=(1, 2, 3)), moved.detach(), rtol=0.05, atol=1e-3)
+    torch.testing.assert_close(slopes, gradient.flatten(1).norm(dim=1), rtol=1e-3, atol=1e-6)
+
+
+def test_files_are_written_and_found_and_go_on(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = collection / "out"
+    words = ["--collection", "few", "--data", str(collection), "--size", "16", "--out", str(out), "--resume"]
+    gan.run(_options(gan, *words, "--steps", "3"))
+    gan.run(_options(gan, *words, "--steps", "5"))
+    monkeypatch.setattr(priors, "CHECKPOINTS", out)
+    monkeypatch.setenv("NETPRIOR_CACHE", str(collection / "cache"))
+    card = generators.shipped()["gan-few"]
+    assert (card["steps"], card["shape"], card["title"]) == (5, [3, 16, 16], "A few, GAN (8)")
+    assert [entry[0] for entry in card["curve"]] == [3, 5]
+    assert "--steps 5" in card["command"]
+    assert str(collection) not in str(card)
+    assert any("nearest training image" in name for name in card["metrics"])
+    assert "gan-few" in (out / "README.md").read_text()
+    drawing = generators.generator_for((3, 16, 16))
+    assert drawing.latent == gan.LATENT
+    with Image.open(out / "gan-few-samples.png") as picture:
+        assert picture.size == (32, 32)
+    projector.run(_options(projector, "--collection", "few", "--out", str(out), "--steps", "3", "--resume"))
+    projector.run(_options(projector, "--collection", "few", "--out", str(out), "--steps", "4", "--resume"))
+    found = priors.find(generators.projector_key(drawing.digest()))
+    assert found is not None
+    assert (found.card["steps"], found.card["name"]) == (4, "projector-few")
+    assert [entry[0] for entry in found.card["curve"]] == [3, 4]
+    with pytest.raises(InvalidSettings, match="other settings"):
+        projector.run(_options(projector, "--collection", "few", "--out", str(out), "--resume", "--seed", "1"))
+
+
+def test_a_projector_gets_nearer() -> None:
+    network = seeded(lambda: gan.build((1, 16, 16), 8, 4), 0)
+    gan.settle(network, torch.randn((64, 8), generator=torch.Generator().manual_seed(1)))
+    drawing = generators.Drawing(network.state_dict(), (1, 16, 16), 8, 4)
+    trainer = projector.Trainer(drawing, CPU, channels=8, batch=16, learning_rate=3e-3)
+    trainer.judge()
+    for _ in range(80):
+        trainer.advance()
+    trainer.judge()
+    before, after = trainer.curve
+    assert after[2] > before[2] + 1  # without noise
+    assert after[2] > after[-1]  # noise costs
+
+
+def test_the_projector_takes_any_noise() -> None:
+    network = Projector(28, 28, 1, channels=4, latent=8).eval()
+    strong = network(100 * torch.randn((2, 1, 28, 28), generator=torch.Generator().manual_seed(0)))
+    assert strong.shape == (2, 8)
+    assert float(strong.detach().abs().max()) < 10
+    assert Critic(28, 28, 1, channels=4)(torch.zeros(3, 1, 28, 28)).shape == (3, 1)
+    assert network(torch.zeros(1, 1, 28, 28)).dtype == torch.float32
+
+
+def test_sliced_wasserstein_is_small_for_one_distribution_and_grows_with_difference() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randn((40, 1, 32, 32), generator=g) * 0.3 for _ in range(2))
+    same, shifted, rougher = sliced_wasserstein(a, b), sliced_wasserstein(a + 0.2, b), sliced_wasserstein(2 * a, b)
+    assert sliced_wasserstein(a, a.flip(0)) < 2 * same
+    assert same < 0.2 * shifted
+    assert same < 0.2 * rougher
+
+
+def test_nearest_by_hand() -> None:
+    levels = torch.tensor([0, 100, 255], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 4, 4)
+    found, index = nearest(signed(torch.tensor([110, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 4, 4)), levels)
+    assert index.tolist() == [1, 2]
+    assert found.tolist() == pytest.approx([10 / 255, 0.0], abs=1e-3)
+
+
+def test_digits_are_read_and_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "mnist").mkdir()
+    pixels = np.arange(2 * 28 * 28, dtype=np.uint8)
+    header = np.array([2051, 2, 28, 28], dtype=">u4").tobytes()
+    path = tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(header + pixels.tobytes()))
+    found = _gan_data.digits(tmp_path, "t10k")
+    assert found.shape == (2, 1, 28, 28)
+    assert np.array_equal(found.numpy().ravel(), pixels)
+    path.write_bytes(gzip.compress(header + pixels.tobytes()[:-1]))
+    with pytest.raises(InvalidSettings, match="complete"):
+        _gan_data.digits(tmp_path, "t10k")
+    with pytest.raises(InvalidSettings, match="--data"):
+        _gan_data.digits(tmp_path, "train")
