@@ -1,0 +1,109 @@
+"""The sampler of the Learn tab without a browser: what it draws, says and refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+import torch
+
+from netprior_core import generators, priors
+from netprior_core.methods._shots import build
+from netprior_core.networks.seeded import seeded
+from netprior_core.ui import sampler, setup
+from netprior_core.ui.page import Page
+from netprior_core.ui.session import App
+
+SHAPE = (1, 16, 16)
+REQUEST: Any = SimpleNamespace(session_hash="one")
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
+    """An app beside a checkpoints folder that holds a tiny generator."""
+    monkeypatch.setattr(priors, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setenv("NETPRIOR_CACHE", str(tmp_path / "cache"))
+    network = seeded(lambda: build(SHAPE, 8, 4), 0)
+    card = {"network": "DCGAN", "title": "Tiny <b>", "shape": list(SHAPE), "settings": {"channels": 4}}
+    card["key"] = generators.generator_key(SHAPE)
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    priors.save(priors.CHECKPOINTS / "gan-tiny.safetensors", tensors, card)
+    return App(torch.device("cpu"), 128)
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    said: list[str] = []
+    monkeypatch.setattr(sampler, "warn", said.append)
+    return said
+
+
+def _experiment(size: int = 16) -> Any:
+    return setup.from_set("faces").model_copy(update={"size": size, "channels": 1})
+
+
+@pytest.mark.usefixtures("app")
+def test_another_click_draws_other_pictures(warned: list[str]) -> None:
+    sheet, words, following = sampler._drawn("gan-tiny", 4)
+    assert sheet["value"].shape[:2] == (2 * 128, 8 * 128)
+    assert following == 5
+    assert "seed 4" in words
+    assert "<b>" not in words  # a file's title is text
+    again, other = sampler._drawn("gan-tiny", 4)[0], sampler._drawn("gan-tiny", 5)[0]
+    assert (again["value"] == sheet["value"]).all()
+    assert (other["value"] != sheet["value"]).any()
+    assert warned == []
+    sampler._drawn("gan-gone", 4)
+    assert "not here" in warned[0]
+
+
+@pytest.mark.usefixtures("app")
+def test_a_walk_is_one_row_of_steps() -> None:
+    sheet, words = sampler._walked("gan-tiny", 1, 2)
+    assert sheet["value"].shape[:2] == (128, 8 * 128)
+    assert "seed 1" in words
+    assert "seed 2" in words
+
+
+def test_the_best_it_could_do_streams_and_says_that_it_uses_the_truth(
+    app: App, warned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = generators.best_possible
+    monkeypatch.setattr(generators, "best_possible", lambda *given: real(*given, iterations=40))
+    found = list(sampler.Sampler(app)._best(_experiment(), REQUEST))
+    assert len(found) == 3
+    picture, words = found[-1]
+    assert picture["value"].shape[:2] == (256, 512)
+    assert "uses the truth" in picture["label"]
+    assert "shown the truth" in words
+    assert warned == []
+    assert len(list(sampler.Sampler(app)._best(_experiment(32), REQUEST))) == 1
+    assert "1×32×32" in warned[0]
+    measured = _experiment().model_copy(update={"target_is": "measurement"})
+    list(sampler.Sampler(app)._best(measured, REQUEST))
+    assert "no truth" in warned[1]
+
+
+def test_the_measurement_in_use_is_judged_on_the_generators_pictures(app: App, warned: list[str]) -> None:
+    words = sampler.Sampler(app)._seen(_experiment(), REQUEST)
+    assert "restricted eigenvalue" in words
+    assert "pairs of pictures" in words
+    assert warned == []
+    sampler.Sampler(app)._seen(_experiment(32), REQUEST)
+    assert "1×32×32" in warned[0]
+
+
+def _ids(demo: gr.Blocks) -> set[str]:
+    return {str(getattr(block, "elem_id", "")) for block in demo.blocks.values()}
+
+
+def test_the_page_has_it_and_words_where_there_is_no_generator(app: App) -> None:
+    with_it = _ids(Page(app).build())
+    assert {"np-sampler-draw", "np-sampler-walk", "np-sampler-best", "np-sampler-isometry"} <= with_it
+    (priors.CHECKPOINTS / "gan-tiny.safetensors").unlink()
+    without = _ids(Page(app).build())
+    assert "np-sampler-words" in without
+    assert "np-sampler-draw" not in without
