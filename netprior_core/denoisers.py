@@ -90,11 +90,17 @@ def _bm3d_missing() -> str | None:
 
 
 def _bm3d(device: torch.device) -> Denoise:
-    """BM3D by the authors' package (Mäkinen, Azzari & Foi 2020), on the CPU in double precision; colour in opponent space."""
+    """BM3D by the authors' package (Mäkinen, Azzari & Foi 2020), on the CPU in double precision; colour in opponent space.
+
+    In one thread: with more, sums are taken in any order, and the same picture comes out differently each time.
+    """
     try:
         package: Any = importlib.import_module("bm3d")
     except ImportError as error:  # installed, but for another system or Python
         raise Unsolvable(f"BM3D: the installed package “bm3d” cannot be loaded ({error}). Install it again.") from None
+
+    profile = package.BM3DProfile()
+    profile.num_threads = 1
 
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
         pictures = x.detach().double().cpu().permute(0, 2, 3, 1).numpy()
@@ -102,7 +108,7 @@ def _bm3d(device: torch.device) -> Denoise:
         for i, picture in enumerate(pictures):
             # Without any chroma its colour transform would divide by 0.
             grey = picture.shape[2] == 1 or bool((picture == picture[..., :1]).all())
-            clean = package.bm3d(picture[..., 0], sigma)[..., None] if grey else package.bm3d_rgb(picture, sigma)
+            clean = package.bm3d(picture[..., 0], sigma, profile)[..., None] if grey else package.bm3d_rgb(picture, sigma, profile)
             found[i] = torch.from_numpy(clean).to(x).permute(2, 0, 1)
         return found
 
