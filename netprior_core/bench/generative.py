@@ -79,6 +79,8 @@ def _images(options: argparse.Namespace, report: Report, device: torch.device, p
 
 def _designed(options: argparse.Namespace, report: Report, device: torch.device, part: str) -> None:
     """The same search with a random A, and with one made from the generator's samples."""
+    if not _has(FACE):
+        return
     lanes = _chosen(_generative.lanes(part, {}, options.quick), options)
     for i, truth in enumerate(_truths(options, part, device)):
         for count in _counts(options, part):

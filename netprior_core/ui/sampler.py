@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from netprior_core import generators
+from netprior_core import generators, representation
 from netprior_core.compute import apart, choose
 from netprior_core.errors import NetPriorError
 from netprior_core.experiment import Experiment, build, target_image
@@ -77,7 +77,7 @@ class Sampler:
             if now.target_is != "truth":
                 raise NetPriorError("Your target is a measurement: there is no truth that the generator could be shown.")
             truth = target_image(now, images)
-            search = generators.best_possible(_for(now.shape), choose("float32", "cpu"), truth)
+            search = representation.best_possible(_for(now.shape), choose("float32", "cpu"), truth)
             while (found := apart(next, search, None)) is not None:
                 iteration, image, value = found
                 pictures = np.concatenate([_enlarged(picture_of(one), 256) for one in (truth, image)], axis=1)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from netprior_core import generators, priors
+from netprior_core import generators, priors, representation
 from netprior_core.compute import choose
 from netprior_core.errors import InvalidSettings, MissingPrior
 from netprior_core.isometry import isometry
@@ -170,10 +170,10 @@ def test_rows_designed_for_the_generator_are_nearer_to_an_isometry_on_it(generat
 def test_the_best_a_prior_could_do_is_all_of_its_own_pictures_and_less_of_others(drawn: Any, make_problem: Any) -> None:
     drawing = generators.generator_for(SHAPE)
     _, inside = drawn
-    found = [value for *_, value in generators.best_possible(drawing, CPU, inside, iterations=200)]
+    found = [value for *_, value in representation.best_possible(drawing, CPU, inside, iterations=200)]
     assert found == sorted(found)
     noise = torch.rand((1, *SHAPE), generator=torch.Generator().manual_seed(0))
-    *_, (_, image, value) = generators.best_possible(drawing, CPU, noise, iterations=60)
+    *_, (_, image, value) = representation.best_possible(drawing, CPU, noise, iterations=60)
     assert found[-1] > 30 > value
     assert value == pytest.approx(psnr(image, noise).item(), abs=1e-4)
 

@@ -10,7 +10,7 @@ import gradio as gr
 import pytest
 import torch
 
-from netprior_core import generators, priors
+from netprior_core import generators, priors, representation
 from netprior_core.methods._shots import build
 from netprior_core.networks.seeded import seeded
 from netprior_core.ui import sampler, setup
@@ -71,8 +71,8 @@ def test_a_walk_is_one_row_of_steps() -> None:
 def test_the_best_it_could_do_streams_and_says_that_it_uses_the_truth(
     app: App, warned: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = generators.best_possible
-    monkeypatch.setattr(generators, "best_possible", lambda *given: real(*given, iterations=40))
+    real = representation.best_possible
+    monkeypatch.setattr(representation, "best_possible", lambda *given: real(*given, iterations=40))
     found = list(sampler.Sampler(app)._best(_experiment(), REQUEST))
     assert len(found) == 3
     picture, words = found[-1]
