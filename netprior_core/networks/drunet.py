@@ -98,7 +98,7 @@ class DRUNet(nn.Module):
         found = self.body(features[-1])
         for up in self.up:
             found = up(found + features.pop())
-        found = self.tail(found + features.pop()).float()[..., :height, :width].contiguous()
+        found = self.tail((found + features.pop()).float())[..., :height, :width].contiguous()  # bfloat16 would round the picture
         return x + found if self.residual else found
 
 
