@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -180,3 +182,9 @@ def test_digits_are_read_and_refused_in_words(tmp_path: Path) -> None:
         _gan_data.digits(tmp_path, "t10k")
     with pytest.raises(InvalidSettings, match="--data"):
         _gan_data.digits(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["generators", "representation", "training.projector"])
+def test_modules_can_be_imported_first(name: str) -> None:
+    done = subprocess.run([sys.executable, "-c", f"import netprior_core.{name}"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
