@@ -157,12 +157,12 @@ def _coordinate_descent(side: int, weight: float, rounds: int) -> dict[str, Any]
     c = reference.fit(design, y).coef_
     goal = float(np.square(design @ c - y).sum() / 2 + weight * np.abs(c).sum())
     needed, found = 0, math.inf
-    for step in Lasso(weight=weight, iterations=5000).solve(problem, seeds=[0]):
+    for step in Lasso(weight=weight, iterations=5000, path=False).solve(problem, seeds=[0]):
         assert step.objective is not None
         needed, found = step.iteration, float(step.objective)
         if found <= goal * (1 + CLOSE):
             break
-    solver = Lasso(weight=weight, iterations=max(needed, 1))
+    solver = Lasso(weight=weight, iterations=max(needed, 1), path=False)
     ms = alternating(
         {
             "ours": lambda: list(solver.solve(problem, seeds=[0])),
