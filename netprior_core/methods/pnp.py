@@ -25,7 +25,8 @@ def denoiser_setting() -> Any:
     """The ``denoiser`` field of this family."""
     return setting(
         "neural",
-        "What stands for the prior: the small DRUNet, BM3D (a package for non-commercial use), or total variation.",
+        "What stands for the prior: neural, the small DRUNet; drunet, the published one from a file of yours; bm3d (a package for "
+        "non-commercial use); tv, total variation.",
         main=True,
     )
 

@@ -24,7 +24,7 @@ from netprior_core.networks.drunet import SMALL, DRUNet, denoised
 from netprior_core.networks.drunet_weights import adopt
 from netprior_core.networks.seeded import seeded
 from netprior_core.training._cards import write_readme
-from netprior_core.training._noisy_patches import LEVELS, NoisyPatches
+from netprior_core.training._noisy_patches import LEVELS, STRONGEST, NoisyPatches
 
 SUMMARY = "train the small DRUNet on photographs and faces and write checkpoints/denoiser-small.safetensors"
 FILE = "denoiser-small.safetensors"
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--widths", type=int, nargs="+", default=SMALL["widths"], help="channels of each scale, finest first")
     parser.add_argument("--blocks", type=int, default=SMALL["blocks"], help="residual blocks of each scale")
+    parser.add_argument("--level-weight", type=float, default=0.0, help="weak noise counts more: 0 as published, 0.6 for equal dB")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=priors.CHECKPOINTS, help="folder for the file")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
@@ -86,7 +87,7 @@ def _keep(trainer: Trainer, options: argparse.Namespace) -> None:
     command = (
         f"python -m netprior_core train denoiser --data DIR --steps {trainer.steps} --minutes 600 --batch {options.batch} "
         f"--side {options.side} --learning-rate {trainer.learning_rate:g} --widths {widths} --blocks {options.blocks} "
-        f"--seed {trainer.seed}"
+        f"--level-weight {trainer.level_weight:g} --seed {trainer.seed}"
     )
     priors.save(options.out / FILE, trainer.tensors(), trainer.card(command))
     write_readme(options.out)
@@ -95,7 +96,7 @@ def _keep(trainer: Trainer, options: argparse.Namespace) -> None:
 class Trainer:
     """The network, its moving average, Adam and how many steps were done: all that a run needs to go on exactly.
 
-    Mean absolute error of D(x + e, σ) against x; the step size rises over the first steps and falls along a cosine to zero; the
+    Mean absolute error of D(x + e, σ) against x, weighted by (σ + 2/255)^−``level_weight``; the step size rises over the first steps and falls along a cosine to zero; the
     patches and the step size are functions of the step alone. The moving average of the weights, over the last tenth or so of
     the steps done (its decay at step k is (k + 1)/(k + 10), at most 0.9995), is what is validated and written.
     """
@@ -109,7 +110,9 @@ class Trainer:
         learning_rate: float = 1e-3,
         seed: int = 0,
         network: dict[str, Any] | None = None,
+        level_weight: float = 0.0,
     ) -> None:
+        self.level_weight = level_weight
         self.patches, self.steps, self.learning_rate, self.seed = patches, steps, learning_rate, seed
         self.settings = SMALL if network is None else network
         self.compute = choose("auto", device)
@@ -140,7 +143,9 @@ class Trainer:
         found = self.network(noisy, sigma, self.compute.dtype)
         # What comes out for a grey picture is the mean of three channels: it is also what is taught.
         found = torch.where(grey.view(-1, 1, 1, 1), found.mean(dim=1, keepdim=True), found)
-        loss = (found - clean).abs().mean()
+        # Weak noise leaves small errors: divided by their usual size, ~ σ^0.6, a decibel would count the same at every level.
+        weight = (STRONGEST / 255 / (sigma + 2 / 255)) ** self.level_weight
+        loss = (weight.view(-1, 1, 1, 1) * (found - clean).abs()).mean()
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -243,8 +248,6 @@ class Trainer:
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
-        return json.loads(
-            json.dumps(
-                {"seed": self.seed, "network": self.settings, "batch": [self.patches.count, self.patches.side], "task": "denoiser"}
-            )
-        )
+        batch = [self.patches.count, self.patches.side]
+        mine = {"task": "denoiser", "seed": self.seed, "network": self.settings, "batch": batch, "level_weight": self.level_weight}
+        return json.loads(json.dumps(mine))  # as the file will hold it
