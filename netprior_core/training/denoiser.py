@@ -96,9 +96,10 @@ def _keep(trainer: Trainer, options: argparse.Namespace) -> None:
 class Trainer:
     """The network, its moving average, Adam and how many steps were done: all that a run needs to go on exactly.
 
-    Mean absolute error of D(x + e, σ) against x, weighted by (σ + 2/255)^−``level_weight``; the step size rises over the first steps and falls along a cosine to zero; the
-    patches and the step size are functions of the step alone. The moving average of the weights, over the last tenth or so of
-    the steps done (its decay at step k is (k + 1)/(k + 10), at most 0.9995), is what is validated and written.
+    Mean absolute error of D(x + e, σ) against x, weighted by (σ + 2/255)^−``level_weight``; the step size rises over the first
+    steps and falls along a cosine to zero; the patches and the step size are functions of the step alone. The moving average of
+    the weights, over the last tenth or so of the steps done (its decay at step k is (k + 1)/(k + 10), at most 0.9995), is what is
+    validated and written.
     """
 
     def __init__(
