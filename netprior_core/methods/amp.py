@@ -19,6 +19,8 @@ from netprior_core.settings import setting
 PROBE = 1e-3
 #: Times its first value at which σ̂ counts as diverged; share of it that must be left behind by the end.
 DIVERGED, NO_PROGRESS = 1.5, 0.9
+#: The ratio m/n below which too few measurements are what is wrong.
+ENOUGH = 0.1
 
 
 class DAMP(Method):
@@ -89,9 +91,12 @@ class DAMP(Method):
         model = problem.model
         kind = problem.operator.kind
         if kind in ("compressed-sensing", "designed"):
+            ratio = model.m / model.n
+            if ratio >= ENOUGH:
+                return f"{self.title} {what} with this denoiser. Choose another one, or total variation."
             return (
-                f"{self.title} {what}: {model.m:,} measurements of {model.n:,} values ({model.m / model.n:.1%}) are too few "
-                "for it. Raise the ratio to 10% or more, or choose total variation."
+                f"{self.title} {what}: {model.m:,} measurements of {model.n:,} values ({ratio:.1%}) are too few for it. "
+                "Raise the ratio to 10% or more, or choose total variation."
             )
         return (
             f"{self.title} {what}: it is made for random sums, and {type(problem.operator).title.lower()} is not one. "

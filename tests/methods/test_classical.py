@@ -258,6 +258,7 @@ def test_amp_recovers_a_sparse_picture_at_half_the_measurements(make_problem: An
 def test_the_onsager_term_is_what_makes_it_converge(make_problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     problem, truth = make_problem("compressed-sensing", channels=1, ratio=0.3, sigma=2)
     corrected, _, _ = _solved(DAMP(iterations=15), problem)
+    assert psnr(corrected, truth).item() > psnr(problem.model.initial(problem.measurement), truth).item() + 10
 
     def deaf(device: torch.device) -> Any:  # a denoiser whose divergence seems to be 0: it gives its last answer again
         kept: dict[str, torch.Tensor] = {}
@@ -271,8 +272,12 @@ def test_the_onsager_term_is_what_makes_it_converge(make_problem: Any, monkeypat
         return denoise
 
     monkeypatch.setitem(denoisers.DENOISERS, "tv", replace(denoisers.get("tv"), load=deaf))
-    without, _, _ = _solved(DAMP(iterations=15), problem)
-    assert psnr(corrected, truth).item() > psnr(without, truth).item() + 1
+    try:
+        without, _, _ = _solved(DAMP(iterations=15), problem)
+    except Unsolvable as error:
+        assert "with this denoiser" in str(error)  # 30% are enough
+    else:
+        assert psnr(corrected, truth).item() > psnr(without, truth).item() + 1
 
 
 @pytest.mark.parametrize(("kind", "settings", "word"), [("tomography", {}, "random sums"), ("deblurring", {}, "random sums")])
