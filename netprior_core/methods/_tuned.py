@@ -18,6 +18,25 @@ WEIGHTS: dict[str, dict[str, float]] = {
         "colorization": 1.0,
         "tomography": 0.707,
     },
-    "lasso-dct": {"compressed-sensing": 1.0},
-    "lasso-db4": {"compressed-sensing": 1.0},
+    "lasso-dct": {
+        "denoising": 1.0,
+        "inpainting": 1.414,
+        "compressed-sensing": 2.0,
+        "fourier": 2.0,
+        "super-resolution": 2.0,
+        "deblurring": 2.0,
+        "colorization": 0.016,  # the end of the grid: any price darkens what is not measured
+        "tomography": 2.0,
+    },
+    # Of wavelets the first four were found; the others are those of the DCT.
+    "lasso-db4": {
+        "denoising": 1.0,
+        "inpainting": 1.414,
+        "compressed-sensing": 1.414,
+        "fourier": 2.0,
+        "super-resolution": 2.0,
+        "deblurring": 2.0,
+        "colorization": 0.016,
+        "tomography": 2.0,
+    },
 }

@@ -274,10 +274,9 @@ def test_the_onsager_term_is_what_makes_it_converge(make_problem: Any, monkeypat
     monkeypatch.setitem(denoisers.DENOISERS, "tv", replace(denoisers.get("tv"), load=deaf))
     try:
         without, _, _ = _solved(DAMP(iterations=15), problem)
-    except Unsolvable as error:
-        assert "with this denoiser" in str(error)  # 30% are enough
-    else:
-        assert psnr(corrected, truth).item() > psnr(without, truth).item() + 1
+    except Unsolvable:
+        return  # that is how much it matters
+    assert psnr(corrected, truth).item() > psnr(without, truth).item() + 1
 
 
 @pytest.mark.parametrize(("kind", "settings", "word"), [("tomography", {}, "random sums"), ("deblurring", {}, "random sums")])
