@@ -24,7 +24,7 @@ from netprior_core.noise import GaussianNoise
 from netprior_core.operators import Operator
 from netprior_core.problem import Problem
 
-CSGM_TITLE, NPGD_TITLES = "CSGM", ("NPGD, projection", "NPGD, increments")
+CSGM_TITLE, NPGD_TITLES = "CSGM", ("NPGD, projection", "NPGD, safeguarded")
 #: What counts as equal.
 EQUAL_DB = 0.1
 #: What the issue asks for.

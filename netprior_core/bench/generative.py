@@ -105,7 +105,7 @@ def _row(report: Report, part: str, lane: Lane, truth: torch.Tensor, problem: An
 def _restarts(options: argparse.Namespace, report: Report, device: torch.device, part: str) -> None:
     """Restarts of CSGM as one batch, against one after another; alternating, the least of three of each."""
     few = 2 if options.quick else RESTARTS
-    iterations = 5 if options.quick else 50
+    iterations = 5 if options.quick else 25
     for shape, name in ((FACE, "faces"), (DIGIT, "digits")):
         key = f"{part} {name}"
         if report.cached(key) is not None or not _has(shape):

@@ -119,7 +119,7 @@ def linear_only(problem: Problem, title: str) -> str | None:
 @torch.no_grad()
 def scale_on(problem: Problem, drawing: Drawing, compute: Compute) -> float:
     """The median ‖A d‖/‖d‖ over differences d of samples: 1 for A ~ N(0, 1/m), √m for N(0, 1)."""
-    return max(isometry(problem.model, samples(drawing, compute)).median, 1e-12)
+    return max(isometry(problem.model, samples(drawing, compute, 6)).median, 1e-12)
 
 
 def gradient_step(problem: Problem, x: torch.Tensor, eta: float) -> torch.Tensor:

@@ -26,8 +26,9 @@ class NPGD(Generative):
     is ever taken, so that a step costs two forward passes. G† was learned from noisy samples of this G, for no operator in
     particular. η is counted as in PGDGAN.
 
-    "increments" (ours) moves the latent by what the gradient step changes in G†'s answer: z ← z + G†(w) − G†(x). G†(G(z)) is only
-    nearly z, and what it lacks then neither adds up nor stays: where the gradient step changes nothing, nothing moves.
+    G†(G(z)) is only nearly z, so that this ends where the projector's error stops it. "safeguarded" (ours) has a second candidate,
+    z + s (G†(w) − G†(x)): the latent moves by what the gradient step changes in G†'s answer, and where that is nothing it stays.
+    Of both the one of less misfit is taken; if neither is better than x, x stays and s is halved. So the misfit never grows.
     """
 
     title: ClassVar[str] = "NPGD"
@@ -37,15 +38,17 @@ class NPGD(Generative):
         "Problems, ICCV 2019"
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "as published": {"update": "projection", "step_size": 1.0},
+        "as published": {"update": "projection"},
         "live": {},
     }
 
     kind: Literal["npgd"] = "npgd"
-    iterations: int = setting(40, "Gradient steps, each with a projection.", ge=1, le=5000, main=True, log=True)
-    step_size: float = setting(0.5, "Step size η of the gradient step.", ge=1e-3, le=10.0, log=True, main=True)
-    update: Literal["projection", "increments"] = setting(
-        "increments", "projection: x is G(G†(w)), as published. increments: the latent moves by the change in G†.", main=True
+    iterations: int = setting(15, "Gradient steps, each with a projection.", ge=1, le=5000, main=True, log=True)
+    step_size: float = setting(1.0, "Step size η of the gradient step.", ge=1e-3, le=10.0, log=True, main=True)
+    update: Literal["projection", "safeguarded"] = setting(
+        "safeguarded",
+        "projection: x is G(G†(w)), as published. safeguarded: or the latent moves by the change in G†, if that measures better.",
+        main=True,
     )
 
     def accepts(self, problem: Problem) -> str | None:
@@ -84,17 +87,25 @@ class NPGD(Generative):
         x = gradient_step(problem, torch.full((1, *problem.shape), 0.5, device=compute.device), whole)
         objective = misfits(problem, x)
         yield Step(0, self.iterations, "solve", x, x, objective, "projection")
-        z = None
+        z, share = None, 1.0
         for iteration in range(1, self.iterations + 1):
             finite(objective.sum(), self.title, iteration - 1)
             w = x if z is None else gradient_step(problem, x, eta)
             if z is None or self.update == "projection":
                 z = projector(compute.activations(2 * w - 1))
+                x = to_unit(network(compute.activations(z)))
+                objective = misfits(problem, x)
             else:
-                there, here = projector(compute.activations(2 * torch.cat([w, x]) - 1))
-                z = z + (there - here)[None]
-            x = to_unit(network(compute.activations(z)))
-            objective = misfits(problem, x)
+                there, here = projector(compute.activations(2 * torch.cat([w, x]) - 1)).split(1)
+                latents = torch.cat([there, z + share * (there - here)])
+                images = to_unit(network(compute.activations(latents)))
+                errors = misfits(problem, images)
+                best = errors.argmin()[None]
+                if bool(errors.min() < objective):
+                    z, x, objective = latents[best], images[best], errors[best]
+                    share = min(1.0, 1.5 * share)
+                else:
+                    share /= 2
             step = Step(iteration, self.iterations, "solve", x, x, objective, "projection")
             yield step
         finite(objective.sum(), self.title, self.iterations)

@@ -80,7 +80,7 @@ def _row(part: str, method: str, m: int, psnr: float, seconds: float, **more: An
 def test_conclusions_compare_on_the_same_images() -> None:
     rows = [
         _row("faces", "CSGM", 200, 20.0, 50.0),
-        _row("faces", "NPGD, increments", 200, 20.5, 1.0),
+        _row("faces", "NPGD, safeguarded", 200, 20.5, 1.0),
         _row("faces", "NPGD, projection", 200, 17.0, 1.0),
         _row("faces", "IAGAN", 200, 21.0, 60.0),
         _row("faces", "IAGAN", 200, 99.0, 60.0, image=1),  # CSGM was not run on it
@@ -90,7 +90,7 @@ def test_conclusions_compare_on_the_same_images() -> None:
     ]
     known = {str(i): row for i, row in enumerate(rows)}
     said = "\n".join(_generative.conclusions(known))
-    assert "NPGD, increments: 50 × as fast as CSGM, +0.50 dB. Goal 40 ×, equal: reached" in said
+    assert "NPGD, safeguarded: 50 × as fast as CSGM, +0.50 dB. Goal 40 ×, equal: reached" in said
     assert "NPGD, projection: 50 × as fast as CSGM, -3.00 dB. Goal 40 ×, equal: not reached" in said
     assert "IAGAN − CSGM: +1.00 dB" in said
     assert "m = 50: +3.00" in said
