@@ -188,3 +188,25 @@ def test_digits_are_read_and_refused_in_words(tmp_path: Path) -> None:
 def test_modules_can_be_imported_first(name: str) -> None:
     done = subprocess.run([sys.executable, "-c", f"import netprior_core.{name}"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_all_files_together_are_small() -> None:
+    def size(module: torch.nn.Module) -> int:
+        return 2 * sum(value.numel() for value in module.state_dict().values())  # fp16
+
+    widths = []
+    for module in (gan, projector):
+        parser = argparse.ArgumentParser()
+        module.add_arguments(parser)
+        widths.append(parser.parse_args([]).channels)
+    shapes = ((3, 64, 64), (1, 28, 28))
+    total = sum(size(gan.build(shape, gan.LATENT, widths[0])) for shape in shapes)
+    total += sum(size(Projector(h, w, c, channels=widths[1], latent=gan.LATENT)) for c, h, w in shapes)
+    assert total < 6 * 2**20
+    found = [*priors.CHECKPOINTS.glob("gan-*.safetensors"), *priors.CHECKPOINTS.glob("projector-*.safetensors")]
+    assert sum(path.stat().st_size for path in found) <= 6 * 2**20
+    for path in found:
+        card = priors.card_of(path)
+        assert card["name"] == path.stem
+        for name in ("network", "data", "terms", "steps", "seed", "command", "metrics", "settings", "key", "curve"):
+            assert card[name] not in ("", None), name
