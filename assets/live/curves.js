@@ -288,7 +288,7 @@ function labelMark(view, context, { left, right, top, bottom }, { kind, label: t
   const width = context.measureText(text).width;
   const x = Math.min(right - width, Math.max(left, px - width / 2));
   const free = (y) => y >= top - 16 && y <= bottom - 6 && !taken.some(([tx, ty, tw]) => Math.abs(ty - y) < 14 && x < tx + tw + 6 && tx < x + width + 6);
-  const y = (kind === "stop" ? [py - 12, py + 16, py - 26, py + 30, py - 40, py + 44] : [py - 12, py + 16]).find(free);
+  const y = (kind === "stop" && right - left > 400 ? [py - 12, py + 16, py - 26, py + 30, py - 40, py + 44] : [py - 12, py + 16]).find(free);
   if (y === undefined) return;
   taken.push([x, y, width]);
   context.textAlign = "left";

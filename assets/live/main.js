@@ -26,6 +26,7 @@ function receive(view, value) {
   const changed = mergeMessage(view.state, message);
   if (!changed) return;
   view.messages += 1;
+  if (view.early) startRun(view);
   if (message.hide) applyHide(view, message.hide);
   view.notice = "";
   if (view.pending === "run" ? message.type === "race" : view.state.state !== before) view.pending = null; // it happened, whether or not the answer is here

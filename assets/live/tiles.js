@@ -112,6 +112,7 @@ function writeHead(tile, lane, picture, scrubbed, { state, seeds }) {
   setText(nodes.detail, lane.detail ?? "");
   nodes.detail.title = lane.detail ?? "";
   setText(nodes.state, state === "paused" && lane.state === "running" ? "paused" : laneWord(lane));
+  nodes.state.hidden = [state, "ready"].includes(nodes.state.textContent); // the status line says it: more room for the name
   const at = scrubbed ? picture.iteration : lane.iteration;
   const total = lane.total ? ` / ${count(lane.total)}` : "";
   setText(nodes.iteration, lane.state === "refused" || lane.state === "ready" ? "" : lane.state === "preparing" && !scrubbed ? `${count(lane.iteration)}${total}` : `it ${count(at)}${total}`);

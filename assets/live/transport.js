@@ -29,10 +29,17 @@ function wireTransport(view) {
   view.listen(document, "keydown", (event) => onKey(view, event));
 }
 
-/** Start a race. Pressed twice, only the first counts. */
+/** Start a race. Pressed twice, only the first counts; pressed before the page knows what is set up, it starts as soon as it does. */
 function pressRun(view) {
   if (view.refs.run.disabled) return;
   view.pending = "run";
+  view.early = view.messages === 0;
+  if (!view.early) startRun(view);
+  mark(view, "transport");
+}
+
+function startRun(view) {
+  view.early = false;
   clearTimeout(view.pendingTimer);
   view.pendingTimer = setTimeout(() => { view.pending = null; mark(view, "transport"); }, RUN_ANSWER);
   view.trigger("submit");

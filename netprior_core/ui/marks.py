@@ -11,10 +11,13 @@ from netprior_core.race import Race
 
 
 def marks_of(race: Race) -> list[dict[str, Any]]:
-    """The marks of a race as it stands. A method of one iteration has no choice of iterates, so none is marked."""
+    """The marks of a race as it stands.
+
+    A method of one iteration has no choice of iterates, and a demonstration that is not about PSNR no best one: none is marked.
+    """
     marks = []
     for lane in race.lanes:
-        if lane.total <= 1:
+        if lane.total <= 1 or lane.method.compare != "psnr":
             continue
         if lane.result is not None and lane.state == "finished" and lane.curve.iteration:
             marks.append({"lane": lane.index, "kind": "result", "iteration": lane.result.returns, "label": "returned"})
@@ -24,10 +27,10 @@ def marks_of(race: Race) -> list[dict[str, Any]]:
     return marks
 
 
-def recorded_marks(index: int, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The marks of a recorded lane, from its row of the summary."""
+def recorded_marks(index: int, row: Mapping[str, Any], compare: str = "psnr") -> list[dict[str, Any]]:
+    """The marks of a recorded lane, from its row of the summary; ``compare`` as its method has it."""
     marks: list[dict[str, Any]] = []
-    if (row.get("iterations") or 0) <= 1:
+    if (row.get("iterations") or 0) <= 1 or compare != "psnr":
         return marks
     if row.get("returns") is not None:
         marks.append({"lane": index, "kind": "result", "iteration": row["returns"], "label": "returned"})

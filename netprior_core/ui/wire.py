@@ -296,7 +296,8 @@ def recording_message(recording: Recording, label: str) -> dict[str, Any]:
         }
         curve |= {"psnr": metrics["psnr"][::stride] if has_truth else None, "objective": metrics["objective"][::stride]}
         curves.append({**curve, **sparse, "ssim_from": 0, "residual_from": 0})
-        marks += recorded_marks(index, row)
+        compare = recording.experiment.methods[index].compare if index < len(recording.experiment.methods) else "psnr"
+        marks += recorded_marks(index, row, compare)
     experiment = recording.experiment
     operator = experiment.operator
     pictures = {name: recording.pictures.get(f"{name}.png") for name in ("truth", "measurement")}

@@ -44,10 +44,15 @@ def test_chosen_rules_mark_where_they_would_stop_and_what_that_loses(open_page: 
     unfold(page, "Stopping rules")
     tick(page, "Fixed budget")
     tick(page, "Discrepancy")
+    page.wait_for_selector("#np-rule-1-tau input")  # the settings are drawn anew: what was typed into the old ones is lost
     budget = page.locator("#np-rule-0-iterations input")
     budget.fill("30")
     budget.press("Tab")
-    page.wait_for_timeout(500)
+    unfold(page, "Share and restore")
+    for _ in range(100):
+        if (now := page.input_value("#np-link textarea")) and link.decode(now.split("?x=")[1]).stopping[0].iterations == 30:
+            break
+        page.wait_for_timeout(100)
     top = "document.querySelector('#np-tabs').getBoundingClientRect().top + scrollY"
     before = page.evaluate(top)
     press(page, "run")

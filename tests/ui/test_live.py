@@ -206,6 +206,17 @@ def test_hovering_the_curves_reads_all_methods_and_a_click_pins(open_page: Any) 
     assert page.evaluate(f"{STATE}.position.value") == hovered
 
 
+def test_run_pressed_before_anything_is_known_starts_as_soon_as_it_is(open_page: Any) -> None:
+    page = open_page("?show=setup&lanes=1&fps=30&total=20")
+    page.wait_for_function(f"{STATE}.tiles.length === 1")
+    page.evaluate(f"{STATE}.messages = 0")
+    page.click("[data-ref=run]")
+    page.wait_for_function("document.querySelector('[data-ref=status]').textContent === 'Starting.'")
+    assert page.evaluate(f"{STATE}.state.type") == "setup"
+    page.evaluate(f"{STATE}.receive({{ v: 1, type: 'setup', run: '', seq: 0, state: 'idle' }})")
+    wait_state(page, "finished")
+
+
 def test_a_failed_lane_says_so_in_its_own_tile_and_the_others_go_on(open_page: Any) -> None:
     page = open_page("?show=failed&lanes=2&fps=30&total=60")
     page.click("[data-ref=run]")
@@ -214,6 +225,7 @@ def test_a_failed_lane_says_so_in_its_own_tile_and_the_others_go_on(open_page: A
     assert "Lower the learning rate" in tiles.nth(1).locator(".np-message").text_content()
     assert tiles.nth(0).locator(".np-message").is_hidden()
     page.wait_for_function("document.querySelector('.np-state').textContent === 'finished'")
+    assert "1 of 2 methods failed" in text(page, "status")
 
 
 @pytest.mark.parametrize(("width", "lanes"), [(1280, 3), (390, 4)])
