@@ -25,7 +25,7 @@ Name = Literal["tv", "bm3d", "neural", "drunet"]
 
 #: Below this no denoiser is asked: 1/20 of an 8-bit level.
 LEAST_SIGMA = 0.05 / 255
-#: TV's weight over σ: the best of 0.5 to 1.5 for σ = 15, 25 and 50 on the embedded pictures (``bench classical --tune``).
+#: TV's weight over σ: the best of 0.4 to 1.0 for σ = 15, 25 and 50 on embedded pictures.
 TV_WEIGHT = 0.7
 #: The shipped small DRUNet, by the name of its file.
 NEURAL = "denoiser-small"

@@ -1,7 +1,9 @@
 """Settings of the plug-and-play methods for each operator, found on embedded pictures, or as published where a paper has them.
 
 ``python -m netprior_core bench plug-and-play --tune`` searches them: coordinate search of the mean PSNR over two embedded pictures
-of 64×64 at the strengths listed in ``bench.plug_and_play.TUNED_ON``. Operators that are not here have the defaults.
+of 64×64 at the strengths listed in ``bench.plug_and_play.TUNED_ON``. Searched so far: PnP-ADMM on compressed sensing and phase
+retrieval, DPIR on compressed sensing; RED's, and those for denoising, designed sensing and colorization, were set by hand.
+Operators that are not here have the defaults.
 """
 
 from __future__ import annotations

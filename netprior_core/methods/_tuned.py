@@ -1,8 +1,9 @@
 """Weights of the classical methods, per operator, found once on embedded pictures.
 
-λ = c g² σ' with g the gain of A and σ' the noise in units of the picture (``_classical.tuned_weight``); the numbers are c. Made by
+λ = c g² σ' with g the gain of A and σ' the noise in units of the picture (``_classical.tuned_weight``); the numbers are c, found by
 ``python -m netprior_core bench classical --tune``: the best mean PSNR over four embedded pictures at 64×64, two noise levels each
-(``bench/_classical_tuning.py`` says which), among powers of √2. An operator without an entry has that of compressed sensing.
+(``bench/_classical_tuning.py`` says which), among powers of √2. An operator without an entry has that of compressed sensing. The
+Lasso's were found before its λ was lowered along the run.
 """
 
 from __future__ import annotations
