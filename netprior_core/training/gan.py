@@ -221,8 +221,8 @@ class Trainer:
         mine, places = nearest(drawn, self.images.train)
         theirs, _ = nearest(signed(self.images.held_out[:count]), self.images.train)
         found = {
-            "rms distance of samples to the nearest training image, median (least)": f"{mine.median():.3f} ({mine.min():.3f})",
-            "the same of held-out images": f"{theirs.median():.3f} ({theirs.min():.3f})",
+            "rms distance to the nearest training image, samples: median (least)": f"{mine.median():.3f} ({mine.min():.3f})",
+            "rms distance to the nearest training image, held-out images: median (least)": f"{theirs.median():.3f} ({theirs.min():.3f})",
         }
         few = min(10, count)
         closest = mine.argsort()[:few]
@@ -255,8 +255,8 @@ class Trainer:
             "command": command,
             "loss": WORDS[self.loss],
             "metrics": {
-                f"sliced Wasserstein distance to {min(JUDGED, len(self.images.held_out))} held-out images, × 1000": last[2],
-                "the same between training and held-out images": round(self.floor, 1),
+                f"sliced Wasserstein distance × 1000 to {min(JUDGED, len(self.images.held_out))} held-out images, samples": last[2],
+                "sliced Wasserstein distance × 1000 to held-out images, training images": round(self.floor, 1),
             },
             "curve": self.curve,
         }
