@@ -220,9 +220,10 @@ class Trainer:
         drawn = self.draw(count, seed=3)
         mine, places = nearest(drawn, self.images.train)
         theirs, _ = nearest(signed(self.images.held_out[:count]), self.images.train)
+        what = "rms distance to the nearest training image"
         found = {
-            "rms distance to the nearest training image, samples: median (least)": f"{mine.median():.3f} ({mine.min():.3f})",
-            "rms distance to the nearest training image, held-out images: median (least)": f"{theirs.median():.3f} ({theirs.min():.3f})",
+            f"{what}, samples: median (least)": f"{mine.median():.3f} ({mine.min():.3f})",
+            f"{what}, held-out images: median (least)": f"{theirs.median():.3f} ({theirs.min():.3f})",
         }
         few = min(10, count)
         closest = mine.argsort()[:few]
