@@ -26,8 +26,9 @@ class Generative(Method):
 
     generator: str = setting(
         "",
-        "Name of the prior whose generator is used: a shipped file's, or that of a low-shot prior. Empty: the GAN for this size.",
+        "Whose images are searched: those of a GAN, or of a low-shot prior.",
         max_length=80,
+        widget="prior",
     )
     precision: Precision = precision_setting()
 

@@ -25,7 +25,7 @@ class CSGM(Generative):
     """
 
     title: ClassVar[str] = "CSGM"
-    order: ClassVar[int] = 40
+    order: ClassVar[int] = 45
     citation: ClassVar[str] = "A. Bora, A. Jalal, E. Price, A. Dimakis, Compressed Sensing using Generative Models, ICML 2017"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "as published, faces": {},

@@ -26,7 +26,7 @@ class IAGAN(Generative):
     """
 
     title: ClassVar[str] = "IAGAN"
-    order: ClassVar[int] = 43
+    order: ClassVar[int] = 48
     citation: ClassVar[str] = "S. A. Hussein, T. Tirer, R. Giryes, Image-Adaptive GAN based Reconstruction, AAAI 2020"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "live": {},

@@ -32,7 +32,7 @@ class NPGD(Generative):
     """
 
     title: ClassVar[str] = "NPGD"
-    order: ClassVar[int] = 42
+    order: ClassVar[int] = 47
     citation: ClassVar[str] = (
         "A. Raj, Y. Li, Y. Bresler, GAN-based Projector for Faster Recovery with Convergence Guarantees in Linear Inverse "
         "Problems, ICCV 2019"

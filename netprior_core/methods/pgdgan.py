@@ -27,7 +27,7 @@ class PGDGAN(Generative):
     """
 
     title: ClassVar[str] = "PGDGAN"
-    order: ClassVar[int] = 41
+    order: ClassVar[int] = 46
     citation: ClassVar[str] = "V. Shah, C. Hegde, Solving Linear Inverse Problems Using GAN Priors, ICASSP 2018"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "as published": {"outer": 15, "inner": 200, "step_size": 0.5},

@@ -167,7 +167,7 @@ class Drawn:
         """Which prior a method starts from: learned from the examples, shipped, or a file of the user's."""
         lane = int(path[1])
         value = getattr(experiment.methods[lane], field.name)
-        choices = [("learn from the examples", ""), *setup.prior_choices(experiment.methods[lane].kind, value)]
+        choices = setup.prior_choices(experiment.methods[lane].kind, value)
         chooser = gr.Dropdown(
             choices, value=value, label=field.label, info=field.help, filterable=False, interactive=True, elem_id=f"np-{key}-prior"
         )

@@ -75,9 +75,13 @@ def with_noise(experiment: Experiment, kind: str) -> Experiment:
 
 
 def prior_choices(kind: str, chosen: str) -> list[tuple[str, str]]:
-    """(title, name) of the shipped priors that carry a name for a kind of method, and of the one chosen."""
-    found = []
-    for path in sorted(priors.CHECKPOINTS.glob(f"{kind.replace('-', '')}-*.safetensors")):
+    """(title, name) of what a kind of method takes unasked, of the shipped priors it can use by name, and of the one chosen."""
+    few = ("lowshot-*.safetensors",)
+    unasked, patterns = (
+        ("learn from the examples", few) if kind == "low-shot" else ("the GAN for this size", ("gan-*.safetensors", *few))
+    )
+    found = [(unasked, "")]
+    for path in (path for pattern in patterns for path in sorted(priors.CHECKPOINTS.glob(pattern))):
         with contextlib.suppress(MissingPrior):
             card = priors.card_of(path)
             if card.get("name") == path.stem:

@@ -204,3 +204,9 @@ def test_what_the_form_says_is_an_experiment_again() -> None:
     for key in KEYS[:3]:
         experiment = setup.from_set(key)
         assert parse(experiment.to_json()) == experiment
+
+
+def test_each_kind_of_method_says_what_it_takes_when_no_prior_is_named() -> None:
+    assert setup.prior_choices("low-shot", "")[0] == ("learn from the examples", "")
+    assert setup.prior_choices("csgm", "")[0] == ("the GAN for this size", "")
+    assert all(name.startswith(("gan-", "lowshot-")) for _, name in setup.prior_choices("csgm", "")[1:])
