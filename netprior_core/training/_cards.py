@@ -31,10 +31,18 @@ def write_readme(folder: Path) -> Path:
             "Terms": card.get("terms"),
             "Training": f"{card.get('steps')} steps, seed {card.get('seed')}, {card.get('seconds')} s",
             "Measured": "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in card.get("metrics", {}).items()),
+            "Curve": _curve(card.get("curve_of_shots_psnr", [])),
             "Made by": f"`{card.get('command')}`",
             "Key": f"`{card.get('key')}`",
         }
-        parts.append("\n".join(f"- **{name}**: {value}" for name, value in rows.items()) + "\n")
+        parts.append("\n".join(f"- **{name}**: {value}" for name, value in rows.items() if value) + "\n")
     target = folder / "README.md"
     target.write_text("\n".join(parts), encoding="utf-8")
     return target
+
+
+def _curve(points: list[list[float]]) -> str:
+    """Six points of a curve of the shots' PSNR, in words."""
+    few = points[:: max(1, len(points) // 5)]
+    few = few if few[-1:] == points[-1:] else [*few, points[-1]]
+    return "PSNR of the shots as drawn " + ", ".join(f"{psnr:g} dB at {step:,}" for step, psnr in few) if few else ""
