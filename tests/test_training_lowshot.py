@@ -71,3 +71,12 @@ def test_the_cards_psnr_does_not_depend_on_the_order_of_the_drawn_images() -> No
     paired = lowshot._drawn(drawn, shots)
     assert paired == pytest.approx(20, abs=2)
     assert lowshot._drawn(drawn.flip(0), shots) == paired
+
+
+def test_other_files_in_the_folder_do_not_stop_the_readme(collection: Path) -> None:
+    (collection / "out").mkdir()
+    (collection / "out" / "state.safetensors").write_bytes(b"no checkpoint")
+    lowshot.run(_options(collection, "--shots", "2", "--targets", "0"))
+    readme = (collection / "out" / "README.md").read_text()
+    assert "lowshot-few-2" in readme
+    assert "state.safetensors" not in readme

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from netprior_core import priors
+from netprior_core.errors import MissingPrior
 
 _INTRODUCTION = """# Shipped priors
 
@@ -21,7 +22,10 @@ def write_readme(folder: Path) -> Path:
     """Write ``README.md`` with a card for every readable checkpoint in the folder."""
     parts = [_INTRODUCTION]
     for path in sorted(folder.glob("*.safetensors")):
-        card = priors.load(path).card
+        try:
+            card = priors.load(path).card
+        except MissingPrior:  # no checkpoint of ours: a state that training resumes from, say
+            continue
         size = path.stat().st_size / 2**20
         parts.append(f"## {path.name}\n")
         rows = {
