@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from netprior_core.errors import InvalidSettings
 from netprior_core.operators.base import ForwardModel
 
-#: Differences whose images are this close (of the typical distance) are one image drawn twice.
+#: Differences whose images are this close (of the largest distance) are one image drawn twice.
 SAME = 1e-6
 
 
@@ -39,7 +40,7 @@ class Isometry:
         """One line for a person."""
         return (
             f"‖A d‖/‖d‖ over {self.pairs:,} differences: {self.least:.3f} to {self.largest:.3f}, "
-            f"95% within {self.low:.3f} to {self.high:.3f} of median {self.median:.3f}"
+            f"90% of them {self.low:.3f} to {self.high:.3f} of median {self.median:.3f}"
         )
 
 
@@ -50,10 +51,10 @@ def isometry(model: ForwardModel, images: torch.Tensor, *, most: int = 2000, see
     The restricted eigenvalue condition of NPGD (slides, convergence analysis; Bora et al. 2017, definition 1) asks
     α ‖x − x'‖² ≤ ‖A(x − x')‖² ≤ β ‖x − x'‖² for all x, x' in range(G). Pairs of samples give the inside of that interval: the
     worst pair may be worse than the worst seen. At most ``most`` pairs, drawn from ``seed``, of the N (N − 1) / 2.
-    A is linear; for others the ratio is that of A(x) − A(x'). Raises ValueError with fewer than two different images.
+    A is linear; for others the ratio is that of A(x) − A(x'). Raises InvalidSettings with fewer than two different images.
     """
     if len(images) < 2:
-        raise ValueError("two images at least make a difference")
+        raise InvalidSettings("two images at least make a difference")
     first, second = torch.triu_indices(len(images), len(images), 1)
     if len(first) > most:
         chosen = torch.randperm(len(first), generator=torch.Generator().manual_seed(seed))[:most]
@@ -68,7 +69,7 @@ def isometry(model: ForwardModel, images: torch.Tensor, *, most: int = 2000, see
     )
     different = apart > SAME * apart.max().clamp_min(1e-30)
     if not bool(different.any()):
-        raise ValueError("all images are the same: there is no difference to measure")
+        raise InvalidSettings("all images are the same: there is no difference to measure")
     ratios = (seen[different] / apart[different]).double().cpu()
     low, middle, high = torch.quantile(ratios, torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)).tolist()
     return Isometry(float(ratios.min()), low, middle, high, float(ratios.max()), len(ratios))

@@ -47,6 +47,11 @@ class Scheduler:
         with self._condition:
             return self._line.index(race) if race in self._line else 0
 
+    def busy(self) -> bool:
+        """Whether a race is being computed, or is about to be. A paused one is not."""
+        with self._condition:
+            return bool(self._line)
+
     def _work(self) -> None:
         while True:
             race = self._next()

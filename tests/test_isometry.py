@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from netprior_core.errors import InvalidSettings
 from netprior_core.isometry import isometry
 from netprior_core.operators import Operator
 
@@ -34,6 +35,9 @@ def test_by_hand_and_equal_images_do_not_count() -> None:
     assert (found.least, found.largest) == (pytest.approx(min(ratios), rel=1e-4), pytest.approx(max(ratios), rel=1e-4))
     assert found.least <= found.low <= found.median <= found.high <= found.largest
     assert "14 differences" in found.words()
+    within = [found.low <= ratio <= found.high for ratio in ratios]
+    assert sum(within) / len(within) < 0.95
+    assert "90% of them" in found.words()
     assert isometry(model, images, most=4).pairs <= 4
 
 
@@ -45,7 +49,7 @@ def test_more_measurements_are_nearer_to_an_isometry() -> None:
 
 def test_no_difference_is_said() -> None:
     model = Operator.registry["denoising"]().build((1, 16, 16))
-    with pytest.raises(ValueError, match="two images"):
+    with pytest.raises(InvalidSettings, match="two images"):
         isometry(model, torch.rand(1, 1, 16, 16))
-    with pytest.raises(ValueError, match="same"):
+    with pytest.raises(InvalidSettings, match="same"):
         isometry(model, torch.ones(3, 1, 16, 16))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,6 +77,44 @@ def test_a_run_in_two_parts_is_the_run(few: Images, loss: str, tmp_path: Path) -
         gan.Trainer(few, CPU, loss=loss, channels=8, batch=4).resume(tmp_path / "state")
 
 
+@pytest.mark.parametrize("module", [gan, projector])
+def test_what_is_no_number_any_more_is_said_and_never_kept(few: Images, module: Any) -> None:
+    trainer = gan.Trainer(few, CPU, channels=4, batch=4)
+    if module is projector:
+        trainer.judge()
+        weights = {name.removeprefix("network."): value for name, value in trainer.tensors().items()}
+        trainer = projector.Trainer(generators.Drawing(weights, (1, 16, 16), gan.LATENT, 4), CPU, channels=4, batch=4)
+    trainer.judge()
+    for weight in trainer.average.parameters():
+        weight.fill_(torch.nan)
+    with pytest.raises(InvalidSettings, match="no numbers any more"):
+        trainer.judge()
+    assert len(trainer.curve) == 1
+
+
+def test_a_mirrored_copy_is_a_copy(few: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = gan.Trainer(few, CPU, channels=4, batch=4)
+    monkeypatch.setattr(trainer, "draw", lambda count, seed: signed(few.train[:count].flip(-1)))
+    found, _ = trainer.copies()
+    assert found["rms distance to the nearest training image, mirrored or not, samples: median (least)"].startswith("0.000")
+
+
+def test_a_resumed_projector_takes_the_rate_it_is_given(tmp_path: Path) -> None:
+    network = seeded(lambda: gan.build((1, 16, 16), 8, 4), 0)
+    drawing = generators.Drawing(network.state_dict(), (1, 16, 16), 8, 4)
+    first, second = (projector.Trainer(drawing, CPU, channels=4, batch=4, learning_rate=rate) for rate in (1e-3, 1e-4))
+    first.advance()
+    first.keep(tmp_path / "state")
+    second.resume(tmp_path / "state")
+    assert [group["lr"] for group in second.adam.param_groups] == [1e-4]
+
+
+def test_no_limit_reaches_the_held_out_images(collection: Path) -> None:
+    whole, more = (_gan_data.load("few", collection, 16, limit) for limit in (0, 11))
+    assert len(more.train) == len(whole.train) == 8
+    assert more.title == whole.title
+
+
 def test_the_critic_learns_to_tell_apart_and_the_generator_to_answer(few: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(gan.LOSSES["r1"], "rate", 2e-3)
     flat = Images("flat", "", "", "", torch.full_like(few.train, 230), torch.full_like(few.held_out, 230), False)
@@ -112,6 +151,8 @@ def test_files_are_written_and_found_and_go_on(collection: Path, monkeypatch: py
     assert (card["steps"], card["shape"], card["title"]) == (5, [3, 16, 16], "A few, GAN (8)")
     assert [entry[0] for entry in card["curve"]] == [3, 5]
     assert "--steps 5" in card["command"]
+    assert "--size 16" in card["command"]
+    assert "--limit" not in card["command"]
     assert str(collection) not in str(card)
     assert any("nearest training image" in name for name in card["metrics"])
     assert "gan-few" in (out / "README.md").read_text()
@@ -177,6 +218,10 @@ def test_digits_are_read_and_refused_in_words(tmp_path: Path) -> None:
     found = _gan_data.digits(tmp_path, "t10k")
     assert found.shape == (2, 1, 28, 28)
     assert np.array_equal(found.numpy().ravel(), pixels)
+    for cut in (path.read_bytes()[:-9], b"no gzip", gzip.compress(b"short")):
+        path.write_bytes(cut)
+        with pytest.raises(InvalidSettings, match="complete"):
+            _gan_data.digits(tmp_path, "t10k")
     path.write_bytes(gzip.compress(header + pixels.tobytes()[:-1]))
     with pytest.raises(InvalidSettings, match="complete"):
         _gan_data.digits(tmp_path, "t10k")

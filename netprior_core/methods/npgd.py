@@ -22,9 +22,10 @@ from netprior_core.settings import setting
 class NPGD(Generative):
     """NPGD: a gradient step on the image, then a learned network G† that says at once which latent draws something like it.
 
-    w = x + η Aᵀ(y − A x); x ← G(G†(w)), from x = Aᵀ y (Raj et al. 2019, algorithm 1), images in [-1, 1]. No gradient of a network
-    is ever taken, so that a step costs two forward passes. G† was learned from noisy samples of this G, for no operator in
-    particular. η is counted as in PGDGAN.
+    w = x + η Aᵀ(y − A x); x ← G(G†(w)) (Raj et al. 2019, algorithm 1), images in [-1, 1]. The first w is Aᵀ y itself, which is
+    what the formula gives from x = Aᵀ y where A Aᵀ = I; other A would blow it up. No gradient of a network is ever taken, so that
+    a step costs two forward passes. G† was learned from noisy samples of this G, for no operator in particular. η is counted as
+    in PGDGAN.
 
     G†(G(z)) is only nearly z, so that this ends where the projector's error stops it. "safeguarded" (ours) has a second candidate,
     z + s (G†(w) − G†(x)): the latent moves by what the gradient step changes in G†'s answer, and where that is nothing it stays.

@@ -127,7 +127,8 @@ class DesignedSensing(Operator):
             have, want = ("×".join(map(str, s)) for s in (shots.shape[1:], shape))
             raise InvalidSettings(f"{self.title}: the examples are {have} and the image is {want}. Make them the same size.")
         m = rows_of(values_of(shape), self.ratio, self.count)
-        return DesignedModel(shape, m, shots, self.normalisation, draw)
+        of = "the generator's pictures" if self.source == "generator" else "the examples"
+        return DesignedModel(shape, m, shots, self.normalisation, draw, of)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +211,7 @@ class DesignedModel(SensingModel):
 
     has_pinv = True
 
-    def __init__(self, shape: Shape, m: int, shots: torch.Tensor, normalisation: str, draw: Draw) -> None:
+    def __init__(self, shape: Shape, m: int, shots: torch.Tensor, normalisation: str, draw: Draw, of: str = "the examples") -> None:
         super().__init__(shape, m, draw)
         # The design is made in float64, and its last step holds the basis twice.
         most = compressed_sensing.MEMORY_BUDGET // (16 * (self.n + m))
@@ -238,7 +239,7 @@ class DesignedModel(SensingModel):
         self.across, self.root = kept(across @ turned), kept(grown)
         self.turned = kept(turned)
         self.rows = rows.to(self.device)
-        self._line = self._words(design)
+        self._line = self._words(design, of)
         self.mean = kept(design.mean).view(1, *shape)
 
     def norm(self) -> float:
@@ -248,15 +249,15 @@ class DesignedModel(SensingModel):
     def describe(self) -> str:
         return self._line
 
-    def _words(self, design: Design) -> str:
+    def _words(self, design: Design, of: str) -> str:
         q = len(design.basis)
-        line = f"designed A: {q:,} of {self.m:,} rows from the examples, {self.m - q:,} random ones on what the examples lack"
+        line = f"designed A: {q:,} of {self.m:,} rows from {of}, {self.m - q:,} random ones on what {of} lack"
         if design.kept < design.rank:
             budget = words_of_bytes(compressed_sensing.MEMORY_BUDGET)
             line += f"; only the {design.kept} main of their {design.rank} directions fit (budget {budget})"
         if design.pairs:
             line += (
-                f"; on {design.pairs:,} differences of examples, ‖A v‖²/‖v‖² is constant within {_percent(design.deviation)} "
+                f"; on {design.pairs:,} differences of {of}, ‖A v‖²/‖v‖² is constant within {_percent(design.deviation)} "
                 f"(random Gaussian A of as many rows: {_percent(design.random_deviation)})"
             )
         return line

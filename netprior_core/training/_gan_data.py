@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,17 +49,18 @@ def choices() -> list[str]:
 def load(name: str, data: Path | None, size: int = 0, limit: int = 0) -> Images:
     """A collection from the folder given with ``--data``: faces and the like at ``size`` (default 64), digits at 28 always.
 
-    ``limit`` takes the first so many training images only. Raises InvalidSettings when the files are not there.
+    ``limit`` takes the first so many training images only, never held-out ones.
+    Raises InvalidSettings when the files are not there.
     """
     if name == DIGITS:
         train, test = digits(data, "train"), digits(data, "t10k")
-        count = limit or len(train)
+        count = min(limit or len(train), len(train))
         what = f"MNIST: training images 1 to {count:,}"
         return Images(name, f"MNIST, GAN ({count:,})", what, "MNIST: CC BY-SA 3.0", train[:count], test, False)
     collection = COLLECTIONS[name]
-    count = limit or collection.first_held_out
-    train = _levels(name, data, size or 64, 0, count)
     first = collection.first_held_out
+    count = min(limit or first, first)
+    train = _levels(name, data, size or 64, 0, count)
     held_out = _levels(name, data, size or 64, first, first + collection.held_out(data))
     what = f"{collection.title}: images 1 to {count:,} of {collection.archive}"
     return Images(name, f"{collection.title}, GAN ({count:,})", what, collection.terms, train, held_out, True)
@@ -69,9 +71,12 @@ def digits(data: Path | None, part: str) -> torch.Tensor:
     path = (data or Path("no folder given")) / "mnist" / f"{part}-images-idx3-ubyte.gz"
     try:
         with gzip.open(path) as file:
-            header, pixels = np.frombuffer(file.read(16), ">u4"), file.read()
-    except OSError:
+            start, pixels = file.read(16), file.read()
+    except FileNotFoundError:
         raise InvalidSettings(f"There is no mnist/{path.name} in the folder given with --data.") from None
+    except (OSError, EOFError, zlib.error):
+        start, pixels = b"", b""
+    header = np.frombuffer(start.ljust(16, b"\0"), ">u4")
     if header[0] != 2051 or len(pixels) != header[1:].prod():
         raise InvalidSettings(f"mnist/{path.name} is not a complete file of digits.")
     return torch.from_numpy(np.frombuffer(pixels, np.uint8).copy()).view(-1, 1, int(header[2]), int(header[3]))

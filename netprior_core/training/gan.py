@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,10 @@ def _keep(trainer: Trainer, options: argparse.Namespace, state: Path, last: bool
     name = f"gan-{trainer.images.name}"
     command = f"python -m netprior_core train gan --collection {trainer.images.name} --data DIR --loss {trainer.loss}"
     command += f" --channels {trainer.channels} --batch {trainer.batch} --seed {trainer.seed} --steps {trainer.step} --minutes 6000"
+    if trainer.images.name != _gan_data.DIGITS and options.size != 64:
+        command += f" --size {options.size}"
+    if options.limit:
+        command += f" --limit {options.limit}"
     card = trainer.card(command)
     if last:
         found, neighbours = trainer.copies()
@@ -202,7 +207,10 @@ class Trainer:
         return torch.cat([self.average(self.compute.activations(part)).cpu() for part in latents.split(64)])
 
     def judge(self) -> float:
-        """Settle the average's BatchNorm; the two-sample distance between its samples and held-out images, into the curve."""
+        """Settle the average's BatchNorm; the two-sample distance between its samples and held-out images, into the curve.
+
+        Raises InvalidSettings when what it draws are no numbers any more: then the last good file and state stay.
+        """
         generator = torch.Generator().manual_seed(7)
         settle(self.average, self.compute.activations(torch.randn((SETTLED, LATENT), generator=generator)))
         held_out = signed(self.images.held_out[:JUDGED])
@@ -211,6 +219,8 @@ class Trainer:
             # Two sets of real images: as near as a perfect generator would come.
             self.floor = sliced_wasserstein(signed(self.images.train[:count]), held_out)
         distance = sliced_wasserstein(self.draw(count, seed=2), held_out)
+        if not math.isfinite(distance):
+            raise InvalidSettings(f"The generator draws no numbers any more at step {self.step}: start again with another --seed.")
         self.curve.append([self.step, round(self.seconds / 60, 1), round(distance, 1)])
         return distance
 
@@ -218,16 +228,18 @@ class Trainer:
         """Whether it copies: distances to the nearest training image, of samples and of held-out images; pairs side by side."""
         count = min(200, len(self.images.held_out))
         drawn = self.draw(count, seed=3)
-        mine, places = nearest(drawn, self.images.train)
-        theirs, _ = nearest(signed(self.images.held_out[:count]), self.images.train)
-        what = "rms distance to the nearest training image"
+        learned, what = self.images.train, "rms distance to the nearest training image"
+        if self.images.mirror:  # it was shown both ways round: a mirrored copy is a copy
+            learned, what = torch.cat([learned, learned.flip(-1)]), f"{what}, mirrored or not"
+        mine, places = nearest(drawn, learned)
+        theirs, _ = nearest(signed(self.images.held_out[:count]), learned)
         found = {
             f"{what}, samples: median (least)": f"{mine.median():.3f} ({mine.min():.3f})",
             f"{what}, held-out images: median (least)": f"{theirs.median():.3f} ({theirs.min():.3f})",
         }
         few = min(10, count)
         closest = mine.argsort()[:few]
-        pairs = torch.cat([drawn[closest], signed(self.images.train[places[closest]])])
+        pairs = torch.cat([drawn[closest], signed(learned[places[closest]])])
         return found, sheet(pairs, few)
 
     def tensors(self) -> dict[str, torch.Tensor]:

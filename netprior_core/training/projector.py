@@ -150,7 +150,10 @@ class Trainer:
 
     @torch.no_grad()
     def judge(self) -> str:
-        """Settle the average's BatchNorm, and PSNR of G(G†(G(z) + ν)) against G(z) at several noises, into card and curve."""
+        """Settle the average's BatchNorm, and PSNR of G(G†(G(z) + ν)) against G(z) at several noises, into card and curve.
+
+        Raises InvalidSettings when its answers are no numbers any more: then the last good file and state stay.
+        """
         draws = torch.Generator().manual_seed(7)
         settle(self.average, self._pairs(draws, SETTLED)[2])
         values = []
@@ -158,6 +161,8 @@ class Trainer:
             _, images, noisy = self._pairs(torch.Generator().manual_seed(8), 64, noise)
             drawn = self.generator(self.compute.activations(self.average(noisy)))
             values.append(float(psnr(to_unit(drawn), to_unit(images)).mean()))
+        if any(math.isnan(value) for value in values):
+            raise InvalidSettings(f"The projector's answers are no numbers any more at step {self.step}: lower --learning-rate.")
         self.curve.append([self.step, round(self.seconds / 60, 1), *(round(value, 2) for value in values)])
         words = ", ".join(f"{value:.2f} dB at {noise:g}" for noise, value in zip(SHOWN, values, strict=True))
         self.metrics = {"G(G†(G(z) + ν)) against G(z), noise ν on [-1, 1]": words}
@@ -208,4 +213,6 @@ class Trainer:
         self.projector.load_state_dict(state["projector"])
         self.average.load_state_dict(state["average"])
         self.adam.load_state_dict(state["adam"])
+        for group in self.adam.param_groups:  # the state holds the rate it was kept at; what was asked for counts
+            group["lr"] = self.learning_rate
         self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from netprior_core import generators, representation
 from netprior_core.compute import apart, choose
-from netprior_core.errors import NetPriorError
+from netprior_core.errors import NetPriorError, Unsolvable
 from netprior_core.experiment import Experiment, build, target_image
 from netprior_core.frames import picture_of
 from netprior_core.isometry import isometry
@@ -31,7 +32,16 @@ NONE = (
 COLUMNS, ROWS, STEPS = 8, 2, 8
 #: Samples whose differences A is looked at on.
 MEASURED = 100
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+#: Seconds after which the search for the best picture ends with what it has.
+LONGEST = 20.0
+BUSY = "A run is being computed, and this would slow it down: pause it, or wait for its end."
+#: All of these buttons together compute one thing at a time, for all tabs.
+QUIET: dict[str, Any] = {
+    "show_progress": "hidden",
+    "api_visibility": "private",
+    "concurrency_limit": 1,
+    "concurrency_id": "sampler",
+}
 
 
 class Sampler:
@@ -65,19 +75,21 @@ class Sampler:
             sheet = gr.Image(label="Drawn at random", elem_id="np-sampler-sheet", **picture)
         draw.click(_drawn, [name, first], [sheet, said, first], **QUIET)
         walk.click(_walked, [name, first, last], [sheet, said], **QUIET)
-        best.click(self._best, [experiment], [sheet, said], concurrency_limit=1, **QUIET)
-        see.click(self._seen, [experiment], [said], concurrency_limit=1, **QUIET)
+        best.click(self._best, [experiment], [sheet, said], **QUIET)
+        see.click(self._seen, [experiment], [said], **QUIET)
 
     def _best(self, now: Experiment | None, request: gr.Request) -> Iterator[tuple[Any, Any]]:
-        """Target and nearest drawing beside each other, while the search goes on."""
+        """Target and nearest drawing beside each other, while the search goes on: for LONGEST seconds, or until a run begins."""
         if now is None:
             return
         images = dict(self.app.session(request.session_hash).images)
         try:
             if now.target_is != "truth":
                 raise NetPriorError("Your target is a measurement: there is no truth that the generator could be shown.")
-            truth = target_image(now, images)
-            search = representation.best_possible(_for(now.shape), choose("float32", "cpu"), truth)
+            self._idle()
+            truth = apart(target_image, now, images)
+            search = representation.best_possible(apart(_for, now.shape), choose("float32", "cpu"), truth)
+            end = time.monotonic() + LONGEST
             while (found := apart(next, search, None)) is not None:
                 iteration, image, value = found
                 pictures = np.concatenate([_enlarged(picture_of(one), 256) for one in (truth, image)], axis=1)
@@ -87,15 +99,24 @@ class Sampler:
                 )
                 label = "Your target, and the nearest picture the generator draws (uses the truth)"
                 yield gr.update(value=pictures, label=label, visible=True), _paragraph(words)
+                if time.monotonic() > end:
+                    return
+                self._idle()
         except NetPriorError as error:
             warn(str(error))
             yield gr.skip(), gr.skip()
+
+    def _idle(self) -> None:
+        """Raises Unsolvable while a run is being computed: its seconds are shown, and are to be its own."""
+        if self.app.scheduler.busy():
+            raise Unsolvable(BUSY)
 
     def _seen(self, now: Experiment | None, request: gr.Request) -> Any:
         """The near-isometry of the measurement in use, on the generator's pictures."""
         if now is None:
             return gr.skip()
         try:
+            self._idle()
             return apart(_isometry_words, now, dict(self.app.session(request.session_hash).images))
         except NetPriorError as error:
             warn(str(error))
@@ -128,14 +149,11 @@ def _drawn(name: str, seed: float | None) -> tuple[Any, Any, Any]:
     """A sheet of pictures from this seed on; the next click draws others."""
     start = int(seed or 0)
     try:
-        drawing = _named(name)
-        images = apart(generators.samples, drawing, choose("float32", "cpu"), COLUMNS * ROWS, start)
+        title, images = apart(_samples, name, start)
     except NetPriorError as error:
         warn(str(error))
         return gr.skip(), gr.skip(), gr.skip()
-    words = _paragraph(
-        f"{COLUMNS * ROWS} pictures that {html.escape(drawing.title)} draws, seed {start}. None of them is a photograph."
-    )
+    words = _paragraph(f"{COLUMNS * ROWS} pictures that {html.escape(title)} draws, seed {start}. None of them is a photograph.")
     return gr.update(value=_sheet(images), label="Drawn at random", visible=True), words, (start + 1) % 2**31
 
 
@@ -143,7 +161,7 @@ def _walked(name: str, first: float | None, last: float | None) -> tuple[Any, An
     """Pictures between two."""
     start, end = int(first or 0), int(last or 0)
     try:
-        images = apart(generators.between, _named(name), choose("float32", "cpu"), start, end, STEPS)
+        images = apart(_between, name, start, end)
     except NetPriorError as error:
         warn(str(error))
         return gr.skip(), gr.skip()
@@ -153,7 +171,17 @@ def _walked(name: str, first: float | None, last: float | None) -> tuple[Any, An
     return gr.update(value=_sheet(images), label="From one latent to another", visible=True), words
 
 
+def _samples(name: str, seed: int) -> tuple[str, Any]:
+    drawing = _named(name)
+    return drawing.title, generators.samples(drawing, choose("float32", "cpu"), COLUMNS * ROWS, seed)
+
+
+def _between(name: str, start: int, end: int) -> Any:
+    return generators.between(_named(name), choose("float32", "cpu"), start, end, STEPS)
+
+
 def _named(name: str) -> generators.Drawing:
+    # Reading a file's numbers computes too: never outside apart.
     return generators.drawing_of(generators.priors.named(name))
 
 

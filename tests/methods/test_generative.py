@@ -163,6 +163,7 @@ def test_rows_designed_for_the_generator_are_nearer_to_an_isometry_on_it(generat
     random = Operator.registry["compressed-sensing"](count=8)
     spreads = [isometry(operator.build(SHAPE, seed=1), images).spread for operator in (designed, random)]
     assert spreads[0] < 0.7 * spreads[1]
+    assert "rows from the generator's pictures" in designed.build(SHAPE, seed=1).describe()
     with pytest.raises(InvalidSettings, match="no trained generator"):
         designed.build((3, 24, 24))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -85,6 +86,34 @@ def test_the_best_it_could_do_streams_and_says_that_it_uses_the_truth(
     measured = _experiment().model_copy(update={"target_is": "measurement"})
     list(sampler.Sampler(app)._best(measured, REQUEST))
     assert "no truth" in warned[1]
+
+
+def test_nothing_long_is_computed_beside_a_run_or_for_long(app: App, warned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    part = sampler.Sampler(app)
+    monkeypatch.setattr(sampler, "LONGEST", -1.0)
+    assert len(list(part._best(_experiment(), REQUEST))) == 1
+    assert warned == []
+    monkeypatch.setattr(sampler, "LONGEST", 1e9)
+    search = part._best(_experiment(), REQUEST)
+    next(search)
+    monkeypatch.setattr(app.scheduler, "_line", [object()])  # a run begins
+    assert len(list(search)) == 1  # no more than the words
+    part._seen(_experiment(), REQUEST)
+    assert warned == [sampler.BUSY] * 2
+    monkeypatch.setattr(representation, "best_possible", None)  # would not even be called
+    list(part._best(_experiment(), REQUEST))
+    assert warned == [sampler.BUSY] * 3
+
+
+def test_every_tensor_is_computed_on_a_thread_that_ends(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[int] = []
+    real = priors.load
+    monkeypatch.setattr(priors, "load", lambda path: loaded.append(threading.get_ident()) or real(path))
+    sampler._drawn("gan-tiny", 0)
+    sampler._walked("gan-tiny", 1, 2)
+    next(sampler.Sampler(app)._best(_experiment(), REQUEST))
+    assert len(loaded) == 3
+    assert threading.get_ident() not in loaded
 
 
 def test_the_measurement_in_use_is_judged_on_the_generators_pictures(app: App, warned: list[str]) -> None:
