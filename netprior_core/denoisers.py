@@ -11,11 +11,12 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 
-from netprior_core import priors, variation
+from netprior_core import interrupt, priors, variation
 from netprior_core.errors import MissingPrior, Unsolvable
 from netprior_core.networks import drunet_weights
 
@@ -85,7 +86,7 @@ def _tv(device: torch.device) -> Denoise:
 
 def _bm3d_missing() -> str | None:
     if importlib.util.find_spec("bm3d") is None:
-        return "the package “bm3d” is not installed. Its licence is for non-commercial use only; to install it: pip install bm3d"
+        return "the package “bm3d” is not installed. Its licence is for non-commercial use only. To install it: pip install bm3d."
     return None
 
 
@@ -102,14 +103,17 @@ def _bm3d(device: torch.device) -> Denoise:
     profile = package.BM3DProfile()
     profile.num_threads = 1
 
+    def clean(picture: Any, sigma: float) -> Any:
+        # Without any chroma its colour transform would divide by 0.
+        if picture.shape[2] == 1 or bool((picture == picture[..., :1]).all()):
+            return package.bm3d(picture[..., 0], sigma, profile)[..., None]
+        return package.bm3d_rgb(picture, sigma, profile)
+
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
         pictures = x.detach().double().cpu().permute(0, 2, 3, 1).numpy()
         found = torch.empty_like(x)
         for i, picture in enumerate(pictures):
-            # Without any chroma its colour transform would divide by 0.
-            grey = picture.shape[2] == 1 or bool((picture == picture[..., :1]).all())
-            clean = package.bm3d(picture[..., 0], sigma, profile)[..., None] if grey else package.bm3d_rgb(picture, sigma, profile)
-            found[i] = torch.from_numpy(clean).to(x).permute(2, 0, 1)
+            found[i] = torch.from_numpy(interrupt.interruptible(partial(clean, picture, sigma))).to(x).permute(2, 0, 1)
         return found
 
     return denoise
@@ -124,7 +128,10 @@ def _neural_missing() -> str | None:
     try:
         priors.named(NEURAL)
     except MissingPrior:
-        return f"its weights, checkpoints/{NEURAL}.safetensors, are not here. To make them: python -m netprior_core train denoiser"
+        return (
+            f"its weights, checkpoints/{NEURAL}.safetensors, are not here. To make them: "
+            "python -m netprior_core train denoiser --data FOLDER."
+        )
     return None
 
 

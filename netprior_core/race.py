@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from netprior_core import metrics
+from netprior_core import interrupt, metrics
 from netprior_core.errors import NetPriorError
 from netprior_core.frames import picture_of, sheet_of, spread_of
 from netprior_core.lane import Lane, Picture, Result, Stop
@@ -192,7 +192,11 @@ class Race:
     def _start(self) -> bool:
         self.started_at = time.monotonic()
         try:
-            self._problem, self._truth = self._build()
+            with interrupt.listening(lambda: self._stop):
+                self._problem, self._truth = self._build()
+        except interrupt.Interrupted:
+            self._end("stopped")
+            return False
         except Exception as error:
             self.message = _explain(error)
             self._end("failed")
@@ -255,8 +259,9 @@ class Race:
         try:
             for _ in range(1 if self._single else STEPS_PER_TURN.get(self._problem.device.type, DEFAULT_STEPS_PER_TURN)):
                 start = time.perf_counter()
-                step = next(lane._steps)
-                twin = lane.beside(step)
+                with interrupt.listening(lambda: self._stop):
+                    step = next(lane._steps)
+                    twin = lane.beside(step)
                 lane.spend(step.stage, time.perf_counter() - start)
                 step = self._take(lane, step, twin)
                 if step.stage == "result":
@@ -267,6 +272,8 @@ class Race:
             lane.mark_speed()
             if step.stage == "result":
                 self._conclude(lane)
+        except interrupt.Interrupted:  # the next turn ends the race, with what there is
+            pass
         except Exception as error:  # a generator that ends without a result lands here too, as StopIteration
             self._fail(lane, _explain(error))
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import torch
 
+from netprior_core import interrupt
+
 #: ‖∇‖² ≤ 8 for forward differences in two dimensions (Chambolle 2004, theorem 3.1).
 GRADIENT_NORM_SQUARED = 8.0
 
@@ -70,6 +72,7 @@ def dual_projection(y: torch.Tensor, weight: float, iterations: int, isotropic: 
     ahead, before, slope, x = p.clone(), p.clone(), p.clone(), y.clone()
     t = 1.0
     for _ in range(iterations):
+        interrupt.check()
         if weight > 0:
             gradient(torch.sub(y, gradient_adjoint(ahead, x), out=x), slope)
             before, p = p, before

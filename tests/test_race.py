@@ -15,7 +15,7 @@ import pytest
 import torch
 from shared import SIDE, picture, steps, tiny_problem
 
-from netprior_core import metrics
+from netprior_core import interrupt, metrics
 from netprior_core.experiment import Experiment, build, race_of
 from netprior_core.frames import LIMIT, decode, picture_of
 from netprior_core.methods import Method
@@ -289,6 +289,51 @@ def test_stop_while_preparing_invents_no_result(stub: Stub) -> None:
     assert running.lanes[0].state == "stopped"
     assert running.lanes[0].result is None
     assert summary(running)[0]["psnr"] is None
+
+
+def test_stop_ends_a_step_that_looks_for_it_and_keeps_what_came_before(stub: Stub) -> None:
+    def slow(problem: Problem, seed: int) -> Iterator[Step]:
+        yield Step(1, 2, "solve", picture(0.5), picture(0.5), torch.tensor([1.0]))
+        running.stop()  # as another thread would, in the middle of a long step
+        interrupt.check()
+        pytest.fail("the step went on")
+
+    running = race(stub("slow", slow), stub("other", endless))
+    while not running.done:
+        running.turn()
+    lane = running.lanes[0]
+    assert (running.state, lane.state, lane.message) == ("stopped", "stopped", "")
+    assert lane.result is not None
+    assert lane.result.returns == 1
+    interrupt.check()  # nobody listens any more
+
+
+def test_stop_while_a_problem_is_built(stub: Stub) -> None:
+    def long() -> Any:
+        running.stop()
+        interrupt.check()
+        pytest.fail("the building went on")
+
+    running = Race(long, [(stub("other", endless), "other", "")])
+    running.turn()
+    assert running.state == "stopped"
+
+
+def test_what_cannot_be_told_to_stop_is_left_to_itself() -> None:
+    release, asked = threading.Event(), threading.Event()
+
+    def package() -> int:
+        asked.set()
+        release.wait(20)
+        return 7
+
+    with interrupt.listening(asked.is_set), pytest.raises(interrupt.Interrupted):
+        interrupt.interruptible(package)
+    release.set()
+    with interrupt.listening(lambda: False):
+        assert interrupt.interruptible(lambda: 7) == 7
+        with pytest.raises(ZeroDivisionError):
+            interrupt.interruptible(lambda: 1 // 0)
 
 
 def test_pause_step_resume(stub: Stub) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from netprior_core import interrupt
 from netprior_core.errors import Unsolvable
 from netprior_core.methods._common import squares
 from netprior_core.operators.base import LinearModel
@@ -55,6 +56,7 @@ class DataStep:
             return z + self._conjugate_gradients(self.model, self.model.adjoint(self.y - self.model.forward(z)), rho)
         x = z
         for _ in range(SUBGRADIENT_STEPS):
+            interrupt.check()
             x = x - (self.model.gradient(x, self.y) + rho * (x - z)) / (self._step + rho)
         return x
 
@@ -89,6 +91,7 @@ class DataStep:
         direction, size = residual, residual.square().sum()
         enough = CG_TOLERANCE**2 * float(size)
         for _ in range(CG_ITERATIONS):
+            interrupt.check()
             if float(size) <= enough or float(size) == 0:
                 break
             image = model.normal(direction) + rho * direction

@@ -90,7 +90,7 @@ class DAMP(Method):
     def _failed(self, problem: Problem, what: str) -> str:
         model = problem.model
         kind = problem.operator.kind
-        if kind in ("compressed-sensing", "designed"):
+        if kind in ("compressed-sensing", "designed-sensing"):
             ratio = model.m / model.n
             if ratio >= ENOUGH:
                 return f"{self.title} {what} with this denoiser. Choose another one, or total variation."

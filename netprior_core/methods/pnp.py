@@ -72,7 +72,10 @@ def refused(title: str, name: denoisers.Name) -> str | None:
     """Why a method cannot use this denoiser, in a sentence for a person, or None."""
     denoiser = denoisers.get(name)
     reason = denoiser.available()
-    return None if reason is None else f"{title} with {denoiser.title}: {reason} Another denoiser can be chosen in the settings."
+    if reason is None:
+        return None
+    other = "Another denoiser can be chosen in the settings; total variation is always there."
+    return f"{title} with {denoiser.title}: {reason} {other}"
 
 
 def preset_of(kind: str) -> str:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from netprior_core import priors
+from netprior_core import interrupt, priors
 from netprior_core.compute import choose
 from netprior_core.errors import MissingPrior
 
@@ -94,9 +94,11 @@ class DRUNet(nn.Module):
         z = z.to(dtype=dtype or x.dtype, memory_format=torch.channels_last)
         features = [self.head(z)]
         for down in self.down:
+            interrupt.check()
             features.append(down(features[-1]))
         found = self.body(features[-1])
         for up in self.up:
+            interrupt.check()
             found = up(found + features.pop())
         found = self.tail((found + features.pop()).float())[..., :height, :width].contiguous()  # bfloat16 would round the picture
         return x + found if self.residual else found

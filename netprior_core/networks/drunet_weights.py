@@ -34,7 +34,7 @@ def missing() -> str | None:
         return None
     return (
         "its published weights (131 MB) are not here. If you have drunet_color.pth or drunet_gray.pth: "
-        "python -m netprior_core train denoiser --official FILE"
+        "python -m netprior_core train denoiser --official FILE."
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from pydantic import BeforeValidator, SerializeAsAny
 
+from netprior_core import interrupt
 from netprior_core.errors import InvalidSettings
 from netprior_core.problem import Shape
 from netprior_core.settings import Registry, Settings
@@ -266,6 +267,7 @@ def largest_eigenvalue(operator: Callable[[torch.Tensor], torch.Tensor], start: 
     beside: list[float] = []
     value = 0.0
     for _ in range(min(steps, vector.numel())):
+        interrupt.check()
         basis.append(vector)
         image = operator(vector.view(shape)).flatten()
         diagonal.append(float(vector @ image))

@@ -22,6 +22,7 @@ from netprior_core.methods.tv import TotalVariation
 from netprior_core.methods.tval3 import TVAL3, scaling
 from netprior_core.metrics import psnr
 from netprior_core.operators import _radon
+from netprior_core.operators.designed import DesignedSensing
 from netprior_core.problem import Problem
 
 
@@ -292,6 +293,9 @@ def test_amps_guard_names_too_few_measurements(make_problem: Any, monkeypatch: p
     monkeypatch.setitem(denoisers.DENOISERS, "tv", nothing)
     with pytest.raises(Unsolvable, match=r"51 measurements of 1,024 values \(5\.0%\) are too few"):
         _solved(DAMP(), problem)
+    designed = replace(problem, operator=DesignedSensing())
+    with pytest.raises(Unsolvable, match="are too few"):
+        _solved(DAMP(), designed)
 
 
 # BM3D and denoisers

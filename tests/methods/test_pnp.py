@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from netprior_core import denoisers, priors
+from netprior_core import denoisers, interrupt, priors
 from netprior_core.denoisers import Denoiser
 from netprior_core.errors import Unsolvable
 from netprior_core.methods._data_step import LEAST_NOISE, DataStep
@@ -214,3 +214,16 @@ def test_tuned_settings_are_of_known_operators() -> None:
             suited = cls(denoiser="tv").suited(Operator.registry[operator]())
             assert {name: getattr(suited, name) for name in changes} == changes
     assert LEAST_LEVEL > denoisers.LEAST_SIGMA
+
+
+@pytest.mark.parametrize("kind", ["compressed-sensing", "phase-retrieval"])
+def test_stop_is_heard_within_a_data_step(make_problem: Make, kind: str) -> None:
+    """Lanczos, conjugate gradients and subgradient steps, which may take seconds, look for it between products."""
+    problem, _ = make_problem(kind, matrix="dense", channels=1, ratio=0.6)
+    data, z = DataStep(problem), problem.model.initial(problem.measurement)
+    answers = iter([False, False, True])
+    with interrupt.listening(lambda: next(answers)), pytest.raises(interrupt.Interrupted):
+        data(z, 0.1)
+    norm = getattr(problem.model, "norm", None) or problem.model.linear_norm  # type: ignore[attr-defined]
+    with interrupt.listening(lambda: True), pytest.raises(interrupt.Interrupted):
+        norm()
