@@ -79,8 +79,9 @@ class Drawing:
         return self.mean + (c if self.factor is None else c @ self.factor)
 
     def spread(self) -> float:
-        """Root mean square of a latent's entries about their mean."""
-        return 1.0 if self.factor is None else float(self.factor.square().sum(dim=0).mean().sqrt().clamp_min(1e-6))
+        """Root mean square of a latent's entries about their mean; 1 where all of them are one, so that a search can leave it."""
+        found = 1.0 if self.factor is None else float(self.factor.square().sum(dim=0).mean().sqrt())
+        return found if found > 1e-6 else 1.0
 
     def digest(self) -> str:
         """What a projector's file names this generator by."""

@@ -86,6 +86,16 @@ def test_a_low_shot_prior_may_be_the_generator(make_problem: Any) -> None:
     assert "lower-case" in (METHODS["csgm"].model_copy(update={"generator": "../x"}).accepts(problem) or "")
 
 
+@pytest.mark.usefixtures("generator")
+def test_the_prior_of_a_single_example_can_be_searched_too(make_problem: Any) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    key = generators.generator_key(SHAPE)
+    prior = priors.named(key)
+    priors.remember(key, {**prior.tensors, "latents": prior.tensors["latents"][:1]}, prior.card)
+    objectives = [float(s.objective) for s in METHODS["csgm"].solve(problem, seeds=[0]) if s.stage == "solve"]
+    assert objectives[-1] < 0.9 * objectives[0]
+
+
 def test_a_file_that_is_no_generator_is_refused() -> None:
     with pytest.raises(MissingPrior, match="no generator"):
         generators.drawing_of(priors.Prior({"a": torch.zeros(1)}, {"network": "U-Net", "shape": [1, 8, 8]}))
