@@ -18,14 +18,26 @@ COARSEST = 8
 
 
 class Basis:
-    """``coefficients`` (W) and ``picture`` (Wᵀ = W⁻¹) for pictures ``(B, C, height, width)``; channels one by one.
+    """``coefficients`` (W) and ``picture`` (Wᵀ = W⁻¹) for pictures ``(B, C, height, width)``; channels one by one, or, with
+    ``opponent`` and C = 3, after an orthonormal turn of the colours into grey, red against blue, and green against both.
 
     dct: the orthonormal DCT-II of the whole picture (Ahmed, Natarajan & Rao 1974). db4: Daubechies' wavelets with 4 vanishing
     moments (8 taps), separable, periodised, halved while both sides are even and at least twice 8 (Mallat 1989); coefficients lie
     in the usual quadrants. Raises ValueError where not even one halving is possible (see ``levels_for``).
     """
 
-    def __init__(self, name: Name, height: int, width: int, device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        name: Name,
+        height: int,
+        width: int,
+        device: torch.device | str,
+        dtype: torch.dtype = torch.float32,
+        *,
+        opponent: bool = False,
+    ) -> None:
+        axes = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
+        self.colours = (axes / axes.norm(dim=1, keepdim=True)).to(device, dtype) if opponent else None
         self.levels: list[tuple[torch.Tensor, torch.Tensor]] = []
         if name == "dct":
             sides = [(height, width)]
@@ -40,7 +52,7 @@ class Basis:
 
     def coefficients(self, x: torch.Tensor) -> torch.Tensor:
         """``W x``."""
-        whole = part = self._product(x, *self.levels[0])
+        whole = part = self._product(self._turned(x, back=False), *self.levels[0])
         for down, across in self.levels[1:]:
             part = part[..., : len(down), : len(across)]
             part.copy_(self._product(part, down, across))
@@ -56,7 +68,13 @@ class Basis:
         for down, across in reversed(self.levels[1:]):
             part = c[..., : len(down), : len(across)]
             part.copy_(self._product(part, down.T, across.T))
-        return self._product(c, self.levels[0][0].T, self.levels[0][1].T)
+        return self._turned(self._product(c, self.levels[0][0].T, self.levels[0][1].T), back=True)
+
+    def _turned(self, x: torch.Tensor, *, back: bool) -> torch.Tensor:
+        if self.colours is None or x.shape[1] != 3:
+            return x
+        turn = self.colours.T if back else self.colours
+        return torch.matmul(turn, x.flatten(2)).view_as(x)
 
 
 def levels_for(height: int, width: int) -> int:

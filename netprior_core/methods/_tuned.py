@@ -26,7 +26,7 @@ WEIGHTS: dict[str, dict[str, float]] = {
         "fourier": 2.0,
         "super-resolution": 2.0,
         "deblurring": 2.0,
-        "colorization": 0.016,  # the end of the grid: any price darkens what is not measured
+        "colorization": 0.016,  # the end of the grid, with the channels apart
         "tomography": 2.0,
     },
     # Of wavelets the first four were found; the others are those of the DCT.

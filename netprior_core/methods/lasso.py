@@ -25,6 +25,9 @@ class Lasso(Method):
     vanishing moments ("db4", 8 taps), periodised. All coefficients are penalised, and there is no intercept (scikit-learn's Lasso,
     which CS-DIP's code calls, fits one unless told not to; the page's other methods have nothing like it).
 
+    In colour W first turns red, green and blue into grey and two differences (orthonormal): channels that move together are paid
+    for once. With the channels apart, and a luma to explain, the cheapest picture is a green one.
+
     FISTA (Beck & Teboulle 2009): gradient step of length 1/‖A‖², then the exact proximal step, soft thresholding of W x by
     λ/‖A‖². Momentum is dropped, and the step taken again, whenever the objective would rise, so that it never does
     (O'Donoghue & Candès 2015). One product with A and one with Aᵀ an iteration.
@@ -47,7 +50,7 @@ class Lasso(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "DCT": {},
         "wavelets": {"basis": "db4"},
-        "CS-DIP, as released": {"weight": 5e-6, "misfit": "mean", "iterations": 1000},
+        "CS-DIP, as released": {"weight": 5e-6, "misfit": "mean", "iterations": 1000, "colours": "rgb"},
     }
 
     kind: Literal["lasso"] = "lasso"
@@ -64,6 +67,9 @@ class Lasso(Method):
         "sum", "What λ is weighed against: ½ ‖A x − y‖², or ‖A x − y‖² / (2 m) as in scikit-learn."
     )
     path: bool = setting(True, "Start from x = 0 with a large λ that comes down to its value.", label="Lower λ on the way")
+    colours: Literal["opponent", "rgb"] = setting(
+        "opponent", "What is sparse in a colour picture: its grey and two colour differences, or red, green and blue apart."
+    )
     iterations: int = setting(300, "Proximal gradient steps.", ge=1, le=20_000, main=True, log=True)
 
     def label(self) -> str:
@@ -77,7 +83,7 @@ class Lasso(Method):
 
     def _solve(self, problem: Problem, seed: int, prepared: Any) -> Iterator[Step]:
         model, y = _classical.linear(problem), problem.measurement
-        basis = bases.Basis(self.basis, *problem.shape[1:], problem.device, y.dtype)
+        basis = bases.Basis(self.basis, *problem.shape[1:], problem.device, y.dtype, opponent=self.colours == "opponent")
         weight = self.weight * (problem.model.m if self.misfit == "mean" else 1)
         weight = weight or _classical.tuned_weight(f"lasso-{self.basis}", problem)
         share = 1 / model.m if self.misfit == "mean" else 1.0

@@ -91,11 +91,12 @@ def test_wavelets_are_those_of_pywavelets() -> None:
     np.testing.assert_allclose(basis.coefficients(x)[0, 0].numpy(), theirs, atol=1e-9)
 
 
+@pytest.mark.parametrize("opponent", [False, True])
 @pytest.mark.parametrize("name", ["dct", "db4"])
 @pytest.mark.parametrize("size", [(16, 16), (48, 80), (50, 32)])
-def test_bases_are_orthonormal_and_leave_their_argument_alone(name: Any, size: tuple[int, int]) -> None:
+def test_bases_are_orthonormal_and_leave_their_argument_alone(name: Any, size: tuple[int, int], opponent: bool) -> None:
     x = _noise(2, 3, *size)
-    before, basis = x.clone(), bases.Basis(name, *size, "cpu", torch.float64)
+    before, basis = x.clone(), bases.Basis(name, *size, "cpu", torch.float64, opponent=opponent)
     c = basis.coefficients(x)
     kept = c.clone()
     torch.testing.assert_close(basis.picture(c), x)
@@ -232,6 +233,19 @@ def test_lassos_objective_never_rises(make_problem: Any, basis: Any, kind: str) 
     _, prices, _ = _solved(Lasso(basis=basis, iterations=120), problem)
     assert all(b <= a * (1 + 1e-5) for a, b in pairwise(prices))
     assert prices[-1] < 0.9 * prices[0]
+
+
+def test_lasso_makes_a_colourless_picture_grey_and_not_green(make_problem: Any) -> None:
+    """Of all pictures with this luma the grey one is the sparsest, but not with the channels apart."""
+    problem, truth = make_problem("colorization", channels=3, sigma=2)
+    grey = problem.model.pinv(problem.model.forward(truth)).mean(dim=1, keepdim=True).expand_as(truth)
+    luma = problem.model.forward(grey)
+    problem = replace(problem, measurement=luma)
+    found, _, _ = _solved(Lasso(), problem)
+    apart, _, _ = _solved(Lasso(colours="rgb"), problem)
+    assert psnr(found, grey).item() > 30
+    assert psnr(apart, grey).item() < 15
+    assert apart.mean(dim=(0, 2, 3)).argmax().item() == 1
 
 
 def test_lasso_refuses_sides_that_cannot_be_halved(make_problem: Any) -> None:
