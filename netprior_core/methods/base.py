@@ -48,6 +48,13 @@ class Method(Settings):
         """The settings the paper uses for this operator (a preset of these), keeping the choice of variant; self if it has none."""
         return self
 
+    def at_hand(self) -> Method:
+        """These settings, or others that work, where what they need is not installed here.
+
+        Asked when a person picks a method, who sees the settings then; never of settings that somebody gave.
+        """
+        return self
+
     def solve(self, problem: Problem, *, seeds: Sequence[int]) -> Iterator[Step]:
         """Solve for R = len(seeds) independent initialisations; estimates are ``(R, C, H, W)``.
 

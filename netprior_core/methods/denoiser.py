@@ -11,7 +11,7 @@ from netprior_core import denoisers
 from netprior_core.errors import Unsolvable
 from netprior_core.methods._common import squares
 from netprior_core.methods.base import Method
-from netprior_core.methods.pnp import denoiser_setting, refused
+from netprior_core.methods.pnp import denoiser_at_hand, denoiser_setting, refused
 from netprior_core.problem import Problem, Step
 
 
@@ -33,6 +33,9 @@ class OnePassDenoiser(Method):
 
     kind: Literal["denoiser"] = "denoiser"
     denoiser: denoisers.Name = denoiser_setting()
+
+    def at_hand(self) -> Method:
+        return self.model_copy(update={"denoiser": denoiser_at_hand(self.denoiser)})
 
     def accepts(self, problem: Problem) -> str | None:
         if problem.operator.kind != "denoising":

@@ -49,6 +49,9 @@ class PlugAndPlay(Method):
             reason = f"{self.title}: {why}"
         return reason
 
+    def at_hand(self) -> Method:
+        return self.model_copy(update={"denoiser": denoiser_at_hand(self.denoiser)})
+
     def suited(self, operator: Any) -> Method:
         changes: dict[str, Any] = {**self.presets.get(preset_of(operator.kind), {}), "denoiser": self.denoiser}
         return type(self)(**changes)
@@ -66,6 +69,11 @@ class PlugAndPlay(Method):
             yield step
         assert step is not None
         yield Step(total, total, "result", step.output, step.estimate, step.objective, info={"returns": total})
+
+
+def denoiser_at_hand(name: denoisers.Name) -> denoisers.Name:
+    """This denoiser where it is available, else total variation, which always is."""
+    return name if denoisers.get(name).available() is None else "tv"
 
 
 def refused(title: str, name: denoisers.Name) -> str | None:

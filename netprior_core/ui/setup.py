@@ -121,7 +121,7 @@ def with_method(experiment: Experiment, kind: str | None, *, lane: int) -> Exper
         if lane < len(methods) and len(methods) > 1:
             del methods[lane]
     else:
-        chosen = Method.registry[kind]().suited(experiment.operator).model_dump(mode="json")
+        chosen = Method.registry[kind]().at_hand().suited(experiment.operator).model_dump(mode="json")
         if lane < len(methods):
             methods[lane] = chosen
         elif len(methods) < MAX_LANES:
@@ -133,10 +133,10 @@ def with_preset(experiment: Experiment, name: str, *, lane: int) -> Experiment:
     """A named preset for a lane's method; any other name changes nothing."""
     cls = type(experiment.methods[lane])
     if name == DEFAULTS:
-        return change(experiment, ["methods", lane], {"kind": experiment.methods[lane].kind})
+        return change(experiment, ["methods", lane], cls(kind=experiment.methods[lane].kind).at_hand().model_dump(mode="json"))
     if name not in cls.presets:
         return experiment
-    return change(experiment, ["methods", lane], cls.preset(name).model_dump(mode="json"))
+    return change(experiment, ["methods", lane], cls.preset(name).at_hand().model_dump(mode="json"))
 
 
 def preset_choices(experiment: Experiment, lane: int) -> tuple[list[str], str]:
@@ -146,7 +146,9 @@ def preset_choices(experiment: Experiment, lane: int) -> tuple[list[str], str]:
     names = list(cls.presets)
     if not any(_untouched(cls.preset(name)) for name in names):
         names.append(DEFAULTS)
-    used = method.preset_name() or (DEFAULTS if _untouched(method) else CHANGED)
+    at_hand = next((name for name in cls.presets if cls.preset(name).at_hand() == method), None)
+    untouched = _untouched(method) or method == cls(kind=method.kind).at_hand()
+    used = method.preset_name() or at_hand or (DEFAULTS if untouched else CHANGED)
     return [*names, *([CHANGED] if used == CHANGED else [])], used
 
 

@@ -22,6 +22,7 @@ from netprior_core.metrics import psnr
 from netprior_core.noise import SaltAndPepperNoise
 from netprior_core.operators import Operator
 from netprior_core.problem import Problem
+from netprior_core.ui import setup
 
 Make = Callable[..., tuple[Problem, torch.Tensor]]
 ROWS, CG, CLOSED = "rows are orthogonal", "conjugate gradients", "in closed form"
@@ -227,3 +228,23 @@ def test_stop_is_heard_within_a_data_step(make_problem: Make, kind: str) -> None
     norm = getattr(problem.model, "norm", None) or problem.model.linear_norm  # type: ignore[attr-defined]
     with interrupt.listening(lambda: True), pytest.raises(interrupt.Interrupted):
         norm()
+
+
+@pytest.mark.parametrize("cls", [OnePassDenoiser, PnPADMM, DPIR, RED])
+def test_who_picks_a_method_without_its_weights_gets_one_that_works(
+    make_problem: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cls: Any
+) -> None:
+    problem, _ = make_problem("denoising")
+    monkeypatch.setattr(priors, "CHECKPOINTS", tmp_path)
+    faces = setup.with_operator(setup.from_set("faces"), "denoising")
+    experiment = setup.with_method(faces, cls.model_fields["kind"].default, lane=0)
+    assert experiment.methods[0].denoiser == "tv"  # type: ignore[attr-defined]
+    assert experiment.methods[0].accepts(problem) is None
+    for name in [*cls.presets, setup.DEFAULTS]:
+        chosen = setup.with_preset(experiment, name, lane=0)
+        assert chosen.methods[0].accepts(problem) is None
+        assert setup.preset_choices(chosen, 0)[1] != setup.CHANGED
+    assert cls(denoiser="neural").suited(problem.operator).denoiser == "neural"  # what was given stays
+    here = replace(denoisers.get("neural"), available=lambda: None)
+    monkeypatch.setitem(denoisers.DENOISERS, "neural", here)
+    assert cls().at_hand() == cls()
