@@ -100,7 +100,7 @@ def shipped() -> dict[str, dict[str, Any]]:
 
 
 def _low_shot(experiment: Experiment, available: int) -> list[Point]:
-    method = _lane(experiment, "low-shot") | {"prior": ""}
+    method = _lane(experiment, "low-shot") | {"prior": "", "start": "low-shot"}
     counts = sorted({count for count in COUNTS if count < available} | {available})
     return [_point(experiment, count, method, available, "low-shot") for count in counts]
 
@@ -117,7 +117,7 @@ def _shipped_points(experiment: Experiment, available: int) -> list[Point]:
     method, found = _lane(experiment, "low-shot"), []
     for name, card in shipped().items():
         if tuple(card["shape"]) == tuple(experiment.shape):
-            point = _point(experiment, 0, {**method, "prior": name}, available, "shipped")
+            point = _point(experiment, 0, {**method, "prior": name, "start": "low-shot"}, available, "shipped")
             found.append(Point(int(card["shots"]), str(card.get("title", name))[:80], point.experiment, "shipped"))
     return found
 

@@ -20,6 +20,9 @@ KEEP_EVERY = 500
 #: How often the left-out images are looked at: thirty small steps each time, some ten percent of the work.
 PROBE_EVERY = 100
 
+#: Latents of a generator that learned nothing: enough for BatchNorm's statistics.
+UNTRAINED_DRAWS = 32
+
 ShotLoss = Literal["l2", "mmd"]
 
 
@@ -131,6 +134,15 @@ def pretrain(
     yield Step(iteration, iterations, "prepare", to_unit(images), None, objective.detach()[None], "pre-trained")
     weights = {name: _as_kept(value) for name, value in network.state_dict().items()}
     return Pretrained(weights, _as_kept(z))
+
+
+def untrained(shape: Shape, latent: int, channels: int, seed: int) -> Pretrained:
+    """A generator that learned nothing, with as many draws of N(0, I) for latents; BatchNorm has the statistics of those draws."""
+    generator = torch.Generator().manual_seed(seed)
+    network = seeded(lambda: build(shape, latent, channels), generator, scheme="dcgan")
+    z = torch.randn((UNTRAINED_DRAWS, latent), generator=generator)
+    settle(network, z)
+    return Pretrained(dict(network.state_dict()), z, channels)
 
 
 def drawable(network: nn.Module, z: torch.Tensor, images: torch.Tensor, compute: Compute, steps: int = 30) -> float:

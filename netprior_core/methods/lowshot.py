@@ -12,10 +12,13 @@ from netprior_core import priors
 from netprior_core.compute import Compute, Precision, choose, precision_setting
 from netprior_core.errors import MissingPrior
 from netprior_core.methods._common import due, finite, signed_misfit, total_variation
-from netprior_core.methods._shots import Pretrained, ShotLoss, build, pretrain
+from netprior_core.methods._shots import Pretrained, ShotLoss, build, pretrain, untrained
+from netprior_core.methods._start import start_setting
 from netprior_core.methods.base import Method
 from netprior_core.problem import Problem, Shape, Step, to_unit
 from netprior_core.settings import setting
+
+Start = Literal["random", "low-shot"]
 
 #: Part of every key: raised when the meaning of the weights changes, so that older files are not found any more.
 RECIPE = 1
@@ -47,6 +50,9 @@ class LowShot(Method):
     mirrored examples, noise on the latents while pre-training (neighbouring latents then draw similar images) and some total
     variation while refining.
 
+    From a "random" start no example is looked at: the same two stages with weights N(0, 0.02²) and z ~ N(0, I), which is what
+    the examples' share in the result is measured against.
+
     "shipped" is what the priors of the embedded sets were made with: with these settings they start solving at once.
 
     The pre-trained network depends on the shots and the pre-training settings alone. It is kept on disk under a hash of both,
@@ -67,6 +73,7 @@ class LowShot(Method):
         "as published": _PUBLISHED,
         "as published, MMD": {**_PUBLISHED, "loss": "mmd"},
         "ours": _OURS,
+        "untrained, as a control": {"start": "random"},
     }
 
     kind: Literal["low-shot"] = "low-shot"
@@ -76,6 +83,7 @@ class LowShot(Method):
         max_length=80,
         widget="prior",
     )
+    start: Start = start_setting("low-shot", "random", "low-shot")
     loss: ShotLoss = setting(
         "l2", "l2: each latent draws its example. mmd: the drawn images as a set resemble the examples.", main=True
     )
@@ -108,6 +116,8 @@ class LowShot(Method):
     precision: Precision = precision_setting()
 
     def accepts(self, problem: Problem) -> str | None:
+        if self.start == "random":
+            return None
         if self.prior:
             try:
                 self._chosen(problem.shape)
@@ -190,7 +200,9 @@ class LowShot(Method):
             "settings": self.model_dump(),
         }
 
-    def _prepare(self, problem: Problem, seed: int) -> Generator[Step, None, Pretrained]:
+    def _prepare(self, problem: Problem, seed: int) -> Generator[Step, None, Pretrained | None]:
+        if self.start == "random":
+            return None
         compute = choose(self.precision, problem.device)
         if self.prior:
             chosen = self._chosen(problem.shape)
@@ -217,10 +229,12 @@ class LowShot(Method):
         return trained
 
     def learned(self, shots: torch.Tensor | None, shape: Shape) -> Pretrained | None:
-        """The network that these settings stand for: chosen, learned before or shipped; None when it is still to be learned.
+        """The network that these settings stand for: chosen, learned before or shipped; None when nothing was learned (yet).
 
         Raises MissingPrior when the chosen prior is not there or draws other images.
         """
+        if self.start == "random":
+            return None
         if self.prior:
             return self._chosen(shape)
         return None if shots is None or len(shots) < 1 else self._found(self.key(shots), shape, len(self.examples(shots)))
@@ -288,8 +302,10 @@ class LowShot(Method):
             network = build(shape, latent or self.latent, channels or self.channels)
         return network.to_empty(device="cpu")
 
-    def _solve(self, problem: Problem, seed: int, prepared: Pretrained) -> Iterator[Step]:
+    def _solve(self, problem: Problem, seed: int, prepared: Pretrained | None) -> Iterator[Step]:
         compute = choose(self.precision, problem.device)
+        if prepared is None:
+            prepared = untrained(problem.shape, self.latent, self.channels, seed)
         network = self._network(prepared, problem.shape, compute)
         z = prepared.sample(torch.Generator().manual_seed(seed)).to(compute.device).requires_grad_()
         weights = list(network.parameters())

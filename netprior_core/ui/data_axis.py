@@ -110,9 +110,11 @@ class DataAxis:
 
     def _walk(self, now: Experiment | None, first: float | None, last: float | None, request: gr.Request) -> Any:
         """A sheet of the walk, or a warning that says what is missing."""
-        method = next((m for m in now.methods if isinstance(m, LowShot)), None) if now is not None else None
+        method = (
+            next((m for m in now.methods if isinstance(m, LowShot) and m.start == "low-shot"), None) if now is not None else None
+        )
         if now is None or method is None:
-            warn("There is no low-shot method in the set-up: choose one, or a set whose set-up has one.")
+            warn("No method in the set-up learns a low-shot prior: choose one, or a set whose set-up has one.")
             return gr.skip()
         try:
             sheet = apart(

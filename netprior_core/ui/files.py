@@ -109,7 +109,9 @@ def priors_of(session: Session, race: Race, experiment: Experiment) -> list[str]
     """The priors that a run learned from its examples, as files to download."""
     found = []
     for lane, method in zip(race.lanes, experiment.methods, strict=True):
-        if lane.state != "finished" or not isinstance(method, LowShot) or method.prior or race.shots_tensor is None:
+        if lane.state != "finished" or not isinstance(method, LowShot) or race.shots_tensor is None:
+            continue
+        if method.prior or method.start == "random":
             continue
         kept = priors.cache_folder() / f"{method.key(race.shots_tensor)}.safetensors"
         if kept.is_file():

@@ -222,3 +222,17 @@ def test_a_left_out_example_is_not_learned_but_watched(make_problem: Any, monkey
     assert method.key(problem.shots) == LowShot(**{**method.model_dump(), "left_out": False}).key(problem.shots[:-1])
     two = replace(problem, shots=problem.shots[:2])
     assert len(method.examples(two.shots)) == 4
+
+
+def test_a_random_start_looks_at_no_example_and_goes_with_the_seed(make_problem: Any) -> None:
+    problem, truth = make_problem("compressed-sensing", ratio=0.5)
+    bare = replace(problem, shots=None)
+    method = LowShot(**{**TINY, "joint_iterations": 60}, start="random", prior="own-nothing")
+    assert method.accepts(bare) is None
+    runs = [_run(method, p, seed) for p, seed in ((bare, 0), (problem, 0), (bare, 1))]
+    assert all(stage != "prepare" for run in runs for stage, *_ in run)
+    assert torch.equal(runs[0][-1][3], runs[1][-1][3])  # type: ignore[arg-type]
+    assert not torch.equal(runs[0][-1][3], runs[2][-1][3])  # type: ignore[arg-type]
+    quality = [psnr(output, truth).item() for _, _, _, output, _ in runs[0] if output is not None]
+    assert quality[-1] > quality[0]
+    assert method.learned(problem.shots, problem.shape) is None

@@ -14,7 +14,7 @@ from netprior_core.methods.siren import UntrainedSiren
 from netprior_core.problem import Problem
 
 #: Methods whose network can start from more than one kind of weights.
-WITH_A_CHOICE = ("edip", "metadip", "metasiren", "siren")
+WITH_A_CHOICE = ("edip", "low-shot", "metadip", "metasiren", "siren")
 
 
 @pytest.mark.parametrize("kind", WITH_A_CHOICE)
@@ -47,4 +47,5 @@ def test_siren_begins_where_metasiren_does(make_problem: Callable[..., tuple[Pro
 def test_experiments_from_before_the_choice_mean_the_same() -> None:
     assert Method.registry.parse({"kind": "siren", "iterations": 10}).start == "random"
     assert Method.registry.parse({"kind": "edip", "start": "educated"}).start == "educated"
+    assert Method.registry.parse({"kind": "low-shot"}).start == "low-shot"
     assert Method.registry.parse({"kind": "metadip"}).start == "meta-learned"
