@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -225,13 +226,24 @@ def launch(*, host: str, port: int, device: torch.device, max_size: int, fps: fl
     common: dict[str, Any] = {
         "server_name": host,
         "theme": theme(),
-        "css": CSS + SETUP_CSS.read_text(encoding="utf-8"),
+        "css": CSS + SETUP_CSS.read_text(encoding="utf-8") + family_headings(),
         "max_file_size": MAX_FILE_SIZE,
         "run_history": False,
     }
     common |= {"footer_links": [], "ssr_mode": False, "share": False, "prevent_thread_lock": not block, "enable_monitoring": False}
     demo.launch(server_port=free_port(host, port), **common)
     return demo
+
+
+def family_headings() -> str:
+    """The rules that write the name of each family of methods above its first one, in lists that gradio cannot group."""
+    first: dict[str, str] = {}
+    for cls in Method.registry:
+        first.setdefault(cls.family, cls.title)
+    return "".join(
+        f"[id^='np-method-'] li[aria-label={json.dumps(title)}]::before {{ content: {json.dumps(family)}; }}\n"
+        for family, title in first.items()
+    )
 
 
 def free_port(host: str, port: int) -> int:

@@ -13,6 +13,7 @@ from netprior_core.operators import Operator
 from netprior_core.stopping import StoppingRule
 from netprior_core.ui import setup
 from netprior_core.ui.controls import control, split
+from netprior_core.ui.page import family_headings
 
 KEYS = [found.key for found in examples.sets()]
 KINDS = [cls.model_fields["kind"].default for cls in Operator.registry]
@@ -210,3 +211,17 @@ def test_each_kind_of_method_says_what_it_takes_when_no_prior_is_named() -> None
     assert setup.prior_choices("low-shot", "")[0] == ("learn from the examples", "")
     assert setup.prior_choices("csgm", "")[0] == ("the GAN for this size", "")
     assert all(name.startswith(("gan-", "lowshot-")) for _, name in setup.prior_choices("csgm", "")[1:])
+
+
+def test_every_family_of_methods_has_one_heading_above_its_first() -> None:
+    rules = family_headings().splitlines()
+    first: dict[str, str] = {}
+    for cls in Method.registry:
+        first.setdefault(cls.family, cls.title)
+    assert all(first)  # no method is without a family
+    assert len(rules) == len(first)
+    for rule, (family, title) in zip(rules, first.items(), strict=True):
+        assert f'"{title}"' in rule
+        assert f'content: "{family}"' in rule
+    ordered = [cls.family for cls in Method.registry]
+    assert [family for k, family in enumerate(ordered) if k == 0 or ordered[k - 1] != family] == list(first)  # each together
