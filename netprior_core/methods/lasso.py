@@ -16,6 +16,8 @@ from netprior_core.settings import setting
 
 #: λ starts at this share of ‖W Aᵀ y‖∞ and is down after this share of the run.
 PATH_START, PATH_SHARE = 0.1, 0.5
+#: The curvature assumed falls by EASE with every step; one that is found too small is raised to MARGIN times what was measured.
+EASE, MARGIN = 0.9, 1.02
 
 
 class Lasso(Method):
@@ -28,9 +30,11 @@ class Lasso(Method):
     In colour W first turns red, green and blue into grey and two differences (orthonormal): channels that move together are paid
     for once. With the channels apart, and a luma to explain, the cheapest picture is a green one.
 
-    FISTA (Beck & Teboulle 2009): gradient step of length 1/‖A‖², then the exact proximal step, soft thresholding of W x by
-    λ/‖A‖². Momentum is dropped, and the step taken again, whenever the objective would rise, so that it never does
-    (O'Donoghue & Candès 2015). One product with A and one with Aᵀ an iteration.
+    FISTA (Beck & Teboulle 2009): gradient step of length 1/L, then the exact proximal step, soft thresholding of W x by λ/L. L is
+    not ‖A‖² but the curvature ‖A d‖²/‖d‖² along the steps d that are taken, which is several times less: it comes down step by
+    step, and is raised, and the step taken again, where it was too low (Scheinberg, Goldfarb & Bai 2014). Momentum is dropped, and
+    the step taken again, whenever the objective would rise, so that it never does (O'Donoghue & Candès 2015). One product with A
+    and one with Aᵀ an iteration, and one more with A where L was too low.
 
     With few measurements and a small λ that alone would take many thousands of steps. So λ comes down to its value over the first
     half of the run, from a tenth of the least λ for which x = 0 is the answer (Hale, Yin & Zhang 2008); the objective shown is that
@@ -87,7 +91,6 @@ class Lasso(Method):
         weight = self.weight * (problem.model.m if self.misfit == "mean" else 1)
         weight = weight or _classical.tuned_weight(f"lasso-{self.basis}", problem)
         share = 1 / model.m if self.misfit == "mean" else 1.0
-        step = 1 / max(model.norm(), 1e-12) ** 2 * 0.999  # ‖A‖ is exact to a few digits only
 
         x = torch.zeros_like(model.initial(y)) if self.path else model.initial(y)
         c, residual = basis.coefficients(x), model.forward(x) - y
@@ -98,6 +101,8 @@ class Lasso(Method):
         def price(misfit: torch.Tensor, c: torch.Tensor, price_now: float) -> torch.Tensor:
             return share * (misfit.square().sum() / 2 + price_now * c.abs().sum())
 
+        slope = model.adjoint(residual)
+        steep = curvature(slope, model.forward(slope), x) or 1.0
         at = first
         objective = price(residual, c, at)
         _classical.checked(objective, self.title, 0)
@@ -107,9 +112,15 @@ class Lasso(Method):
             at = max(weight, first * rate**iteration)
             now = float(price(residual, c, at))
             while True:
-                found = soft(basis.coefficients(ahead - step * model.adjoint(ahead_residual)), step * at)
-                following = basis.picture(found)
-                there = model.forward(following) - y
+                slope = model.adjoint(ahead_residual)
+                while True:
+                    found = soft(basis.coefficients(ahead - slope / steep), at / steep)
+                    following = basis.picture(found)
+                    there = model.forward(following) - y
+                    needed = curvature(following - ahead, there - ahead_residual, following)
+                    if not needed > steep:  # nor where it is no number: that is said below
+                        break
+                    steep = max(MARGIN * needed, 1.2 * steep)
                 objective = price(there, found, at)
                 value = _classical.checked(objective, self.title, iteration)
                 if value <= now * (1 + 1e-6) or t == 1.0:
@@ -117,13 +128,21 @@ class Lasso(Method):
                 ahead, ahead_residual, t = x, residual, 1.0
             if float(((ahead - following) * (following - x)).sum()) > 0:  # the momentum points uphill
                 t = 1.0
-            later = (1 + (1 + 4 * t * t) ** 0.5) / 2
+            steep *= EASE
+            later = (1 + (1 + 4 * EASE * t * t) ** 0.5) / 2
             momentum = (t - 1) / later
             ahead = torch.lerp(x, following, 1 + momentum)
             ahead_residual = torch.lerp(residual, there, 1 + momentum)
             x, c, residual, t = following, found, there, later
             yield (step_ := Step(iteration, self.iterations, "solve", x, x, objective[None]))
         yield replace(step_, stage="result", info={"returns": self.iterations, "note": f"λ = {weight:.3g}"})
+
+
+def curvature(moved: torch.Tensor, measured: torch.Tensor, x: torch.Tensor) -> float:
+    """‖A d‖²/‖d‖² of a step d that measures as ``measured``; 0 for a step lost in the rounding of x."""
+    size = float(moved.square().sum())
+    lost = size <= 1e-10 * float(x.square().sum())  # 0 <= 0 too
+    return 0.0 if lost else float(measured.square().sum()) / size
 
 
 def soft(c: torch.Tensor, threshold: float) -> torch.Tensor:

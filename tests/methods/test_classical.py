@@ -393,3 +393,11 @@ def test_nonlinear_operators_are_refused_in_words(make_problem: Any) -> None:
     problem, _ = make_problem("phase-retrieval", channels=1)
     for method in (Lasso(), TotalVariation(), TVAL3(), DAMP()):
         assert "linear operator" in (method.accepts(problem) or "")
+
+
+def test_lasso_of_nothing_is_nothing(make_problem: Any) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    nothing = replace(problem, measurement=torch.zeros_like(problem.measurement))
+    *_, last = Lasso(iterations=5, weight=0.1).solve(nothing, seeds=[0])
+    assert last.estimate is not None
+    assert torch.equal(last.estimate, torch.zeros_like(last.estimate))
