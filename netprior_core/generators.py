@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,6 +152,13 @@ def samples(drawing: Drawing, compute: Compute, count: int = SHOWN, seed: int = 
     """``(count, C, H, W)`` in [0, 1] drawn at random."""
     z, network = drawing.sample(count, torch.Generator().manual_seed(seed)), drawing.network(compute)
     return torch.cat([to_unit(network(compute.activations(part))) for part in z.split(64)])
+
+
+@torch.no_grad()
+def by_seed(drawing: Drawing, compute: Compute, seeds: Iterable[int]) -> torch.Tensor:
+    """``(len(seeds), C, H, W)`` in [0, 1], a picture for each seed."""
+    z = torch.cat([drawing.sample(1, torch.Generator().manual_seed(seed)) for seed in seeds])
+    return to_unit(drawing.network(compute)(compute.activations(z)))
 
 
 @torch.no_grad()

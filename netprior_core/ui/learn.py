@@ -106,7 +106,7 @@ CARDS: tuple[Card, ...] = (
     Card(
         "The data axis",
         "<i>S</i> = 0, 5, 10, … 100",
-        "Between a network that saw nothing and one that saw 200,000 faces lies the low-shot prior: it studies the few "
+        "Between a network that saw nothing and one that saw thousands of faces lies the low-shot prior: it studies the few "
         "examples you have, "
         "then solves. The fewer the measurements, the more an example is worth. Move the number of shots and run again, or "
         "have the whole axis drawn in the tab beside this one.",

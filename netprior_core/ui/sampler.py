@@ -65,15 +65,16 @@ class Sampler:
                     choices, value=choices[0][1], label="Generator", filterable=False, interactive=True, elem_id="np-sampler-name"
                 )
                 first = gr.Number(1, label="Seed of the first picture", elem_id="np-sampler-from", **number)
-                last = gr.Number(2, label="Seed of the second", elem_id="np-sampler-to", **number)
+                last = gr.Number(16, label="Seed of the second", elem_id="np-sampler-to", **number)
             with gr.Row():
                 draw = gr.Button("Draw pictures", scale=0, min_width=160, elem_id="np-sampler-draw")
                 walk = gr.Button("Walk from first to second", scale=0, min_width=200, elem_id="np-sampler-walk")
                 best = gr.Button("Best this prior could do", scale=0, min_width=200, elem_id="np-sampler-best")
                 see = gr.Button("What A tells apart", scale=0, min_width=180, elem_id="np-sampler-isometry")
+            shown = gr.State(None)  # the seed of the first picture on the sheet
             said = gr.HTML("", elem_id="np-sampler-said")
             sheet = gr.Image(label="Drawn at random", elem_id="np-sampler-sheet", **picture)
-        draw.click(_drawn, [name, first], [sheet, said, first], **QUIET)
+        draw.click(_drawn, [name, first, shown], [sheet, said, first, last, shown], **QUIET)
         walk.click(_walked, [name, first, last], [sheet, said], **QUIET)
         best.click(self._best, [experiment], [sheet, said], **QUIET)
         see.click(self._seen, [experiment], [said], **QUIET)
@@ -145,16 +146,23 @@ def _for(shape: Shape) -> generators.Drawing:
         raise type(error)(words[:1].upper() + words[1:]) from None
 
 
-def _drawn(name: str, seed: float | None) -> tuple[Any, Any, Any]:
-    """A sheet of pictures from this seed on; the next click draws others."""
-    start = int(seed or 0)
+def _drawn(name: str, seed: float | None, shown: int | None) -> tuple[Any, ...]:
+    """A sheet of pictures, a seed each, from ``seed`` on; where these are ``shown`` already, the following ones.
+
+    Also the seeds of its first and last picture, to walk between.
+    """
+    count, start = COLUMNS * ROWS, int(seed or 0)
+    start = start + count if start == shown else start
+    start = min(start, 2**31 - count)
     try:
-        title, images = apart(_samples, name, start)
+        title, images = apart(_samples, name, range(start, start + count))
     except NetPriorError as error:
         warn(str(error))
-        return gr.skip(), gr.skip(), gr.skip()
-    words = _paragraph(f"{COLUMNS * ROWS} pictures that {html.escape(title)} draws, seed {start}. None of them is a photograph.")
-    return gr.update(value=_sheet(images), label="Drawn at random", visible=True), words, (start + 1) % 2**31
+        return (gr.skip(),) * 5
+    words = _paragraph(
+        f"What {html.escape(title)} draws for the seeds {start} to {start + count - 1}, row by row. None of them is a photograph."
+    )
+    return gr.update(value=_sheet(images), label="Drawn at random", visible=True), words, start, start + count - 1, start
 
 
 def _walked(name: str, first: float | None, last: float | None) -> tuple[Any, Any]:
@@ -165,15 +173,13 @@ def _walked(name: str, first: float | None, last: float | None) -> tuple[Any, An
     except NetPriorError as error:
         warn(str(error))
         return gr.skip(), gr.skip()
-    words = _paragraph(
-        f"The way from the latent of seed {start} to that of seed {end}. Every step is a picture the prior believes in."
-    )
+    words = _paragraph(f"The way from the picture of seed {start} to that of seed {end}, through latents as probable as both.")
     return gr.update(value=_sheet(images), label="From one latent to another", visible=True), words
 
 
-def _samples(name: str, seed: int) -> tuple[str, Any]:
+def _samples(name: str, seeds: range) -> tuple[str, Any]:
     drawing = _named(name)
-    return drawing.title, generators.samples(drawing, choose("float32", "cpu"), COLUMNS * ROWS, seed)
+    return drawing.title, generators.by_seed(drawing, choose("float32", "cpu"), seeds)
 
 
 def _between(name: str, start: int, end: int) -> Any:

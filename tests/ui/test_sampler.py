@@ -48,16 +48,21 @@ def _experiment(size: int = 16) -> Any:
 
 @pytest.mark.usefixtures("app")
 def test_another_click_draws_other_pictures(warned: list[str]) -> None:
-    sheet, words, following = sampler._drawn("gan-tiny", 4)
+    sheet, words, first, last, shown = sampler._drawn("gan-tiny", 4, None)
     assert sheet["value"].shape[:2] == (2 * 128, 8 * 128)
-    assert following == 5
-    assert "seed 4" in words
+    assert (first, last, shown) == (4, 19, 4)
+    assert "seeds 4 to 19" in words
     assert "<b>" not in words  # a file's title is text
-    again, other = sampler._drawn("gan-tiny", 4)[0], sampler._drawn("gan-tiny", 5)[0]
+    again, other = sampler._drawn("gan-tiny", 4, 20)[0], sampler._drawn("gan-tiny", 4, 4)
     assert (again["value"] == sheet["value"]).all()
-    assert (other["value"] != sheet["value"]).any()
+    assert (other[0]["value"] != sheet["value"]).any()
+    assert other[2:] == (20, 35, 20)
+    walk, _ = sampler._walked("gan-tiny", 4, 19)
+    assert (walk["value"][:, :128] == sheet["value"][:128, :128]).all()  # from the first picture of the sheet
+    assert (walk["value"][:, -128:] == sheet["value"][-128:, -128:]).all()  # to its last
+    assert sampler._drawn("gan-tiny", 2**31 - 1, None)[3] == 2**31 - 1
     assert warned == []
-    sampler._drawn("gan-gone", 4)
+    sampler._drawn("gan-gone", 4, None)
     assert "not here" in warned[0]
 
 
@@ -109,7 +114,7 @@ def test_every_tensor_is_computed_on_a_thread_that_ends(app: App, monkeypatch: p
     loaded: list[int] = []
     real = priors.load
     monkeypatch.setattr(priors, "load", lambda path: loaded.append(threading.get_ident()) or real(path))
-    sampler._drawn("gan-tiny", 0)
+    sampler._drawn("gan-tiny", 0, None)
     sampler._walked("gan-tiny", 1, 2)
     next(sampler.Sampler(app)._best(_experiment(), REQUEST))
     assert len(loaded) == 3
