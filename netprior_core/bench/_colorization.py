@@ -13,6 +13,7 @@ from PIL import Image
 
 from netprior_core import priors
 from netprior_core.bench import Report, _data_axis
+from netprior_core.bench._data import cache_of
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
 from netprior_core.frames import picture_of
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         print("--quick: a few iterations on two faces show that the bench works, and nothing else.")
     drawn: dict[str, list[torch.Tensor]] = {}
     scores: dict[str, list[float]] = {}
-    with _data_axis.named_files(options.priors):
+    with cache_of(_data_axis.named_files(options.priors)):
         table = methods(options.priors, quick=options.quick)
         for i, face in enumerate(faces):
             problem = _problem(face[None], i)

@@ -1,9 +1,14 @@
-"""Pictures of a bench that are not shipped: read from zips in the folder given with ``--data``."""
+"""What benches read: pictures in zips of the folder given with ``--data``, and priors in a cache of their own."""
 
 from __future__ import annotations
 
 import io
+import os
+import shutil
+import tempfile
 import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,3 +38,20 @@ def from_zip(data: Path | None, name: str, member: str, *, side: int | None = No
         picture = picture.crop((left, top, left + side, top + side))
     pixels = torch.from_numpy(np.asarray(picture).copy()).float() / 255
     return (pixels.permute(2, 0, 1) if channels == 3 else pixels[None])[None]
+
+
+@contextmanager
+def cache_of(files: Mapping[str, Path]) -> Iterator[None]:
+    """A cache of priors that holds these files under these names, and nothing else: the user's is left alone."""
+    before = os.environ.get("NETPRIOR_CACHE")
+    with tempfile.TemporaryDirectory() as place:
+        for name, path in files.items():
+            shutil.copyfile(path, Path(place) / f"{name}.safetensors")
+        os.environ["NETPRIOR_CACHE"] = place
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["NETPRIOR_CACHE"]
+            else:
+                os.environ["NETPRIOR_CACHE"] = before

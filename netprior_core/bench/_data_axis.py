@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import shutil
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +17,7 @@ import torch
 
 from netprior_core import priors
 from netprior_core.bench import Report
+from netprior_core.bench._data import cache_of
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
 from netprior_core.methods import Method
@@ -79,7 +76,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     start = SELECTION if options.selection else first()
     faces = COLLECTIONS["celeba"].images(options.data, range(start - 1, start - 1 + count), SIZE)
     shots = COLLECTIONS["celeba"].images(options.data, range(SHOTS), SIZE).to(device)
-    with named_files(options.priors):
+    with cache_of(named_files(options.priors)):
         table = rows(options.priors, quick=options.quick)
         print(f"CelebA faces {start} to {start + count - 1}, {SIZE} px, compressed sensing, A ~ N(0, 1/m), {device}")
         print(f"One A and noise per face for all methods. {CONVENTION}")
@@ -112,25 +109,13 @@ def validation_faces(data: Path | None, count: int) -> torch.Tensor:
     return collection.images(data, range(collection.first_held_out, collection.first_held_out + count), SIZE)
 
 
-@contextmanager
-def named_files(folder: Path) -> Iterator[None]:
-    """A cache of priors that holds the folder's CelebA files under names of their own, and nothing else."""
-    before = os.environ.get("NETPRIOR_CACHE")
-    with tempfile.TemporaryDirectory() as place:
-        for path in prior_files(folder):
-            shutil.copyfile(path, Path(place) / f"{name_of(path)}.safetensors")
-        os.environ["NETPRIOR_CACHE"] = place
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["NETPRIOR_CACHE"]
-            else:
-                os.environ["NETPRIOR_CACHE"] = before
+def named_files(folder: Path) -> dict[str, Path]:
+    """The folder's CelebA files by names of their own, for :func:`cache_of`."""
+    return {name_of(path): path for path in prior_files(folder)}
 
 
 def name_of(path: Path) -> str:
-    """What a file of --priors is called within :func:`named_files`."""
+    """What a file of --priors is called in its cache."""
     return f"{_OWN}{path.stem}"
 
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,8 @@ import torch
 
 from netprior_core import generators, priors
 from netprior_core.bench import Report, _generative
-from netprior_core.bench._data_axis import name_of, prior_files, solved, validation_faces
+from netprior_core.bench._data import cache_of
+from netprior_core.bench._data_axis import name_of, named_files, prior_files, solved, validation_faces
 from netprior_core.bench._generative import Lane, problem_of
 from netprior_core.compute import choose
 from netprior_core.device import pick_device
@@ -56,7 +53,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     device = pick_device(options.device)
     report.in_parts({"quick": options.quick})
     print(f"One A for each image and m, shared by all methods; no noise; A ~ N(0, 1/m). {CONVENTION}. {device}")
-    with _files(options.generators, options.priors):
+    with cache_of(_files(options.generators, options.priors)):
         for part in options.parts:
             print(f"\n{part}", flush=True)
             {"isometry": _isometry, "restarts": _restarts, "designed": _designed}.get(part, _images)(options, report, device, part)
@@ -196,20 +193,7 @@ def _low_shot(folder: Path) -> dict[int, str]:
     return found
 
 
-@contextmanager
-def _files(folder: Path, low_shot: Path) -> Iterator[None]:
-    """A cache of priors with the folder's generators and projectors under their keys, and the low-shot priors under names."""
-    before = os.environ.get("NETPRIOR_CACHE")
-    with tempfile.TemporaryDirectory() as place:
-        for path in [*folder.glob("gan-*.safetensors"), *folder.glob("projector-*.safetensors")]:
-            shutil.copyfile(path, Path(place) / f"{priors.card_of(path).get('key')}.safetensors")
-        for path in prior_files(low_shot):
-            shutil.copyfile(path, Path(place) / f"{name_of(path)}.safetensors")
-        os.environ["NETPRIOR_CACHE"] = place
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["NETPRIOR_CACHE"]
-            else:
-                os.environ["NETPRIOR_CACHE"] = before
+def _files(folder: Path, low_shot: Path) -> dict[str, Path]:
+    """The folder's generators and projectors under their keys, and the low-shot priors under names, for :func:`cache_of`."""
+    trained = [*folder.glob("gan-*.safetensors"), *folder.glob("projector-*.safetensors")]
+    return {str(priors.card_of(path).get("key")): path for path in trained} | named_files(low_shot)

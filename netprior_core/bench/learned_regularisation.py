@@ -16,7 +16,7 @@ from PIL import Image
 
 from netprior_core import examples
 from netprior_core.bench import Report
-from netprior_core.bench.low_shot import _empty_cache
+from netprior_core.bench._data import cache_of
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
 from netprior_core.methods.csdip import CSDIP
@@ -132,7 +132,7 @@ def _measure(
     solver: CSDIP, cell: dict[str, Any], shots: torch.Tensor, targets: torch.Tensor, options: argparse.Namespace
 ) -> dict[str, Any]:
     errors, learning, start = [], 0.0, time.perf_counter()
-    with _empty_cache():  # learned once for all targets: the statistics depend on the shots, the operator and the noise alone
+    with cache_of({}):  # learned once for all targets: the statistics depend on the shots, the operator and the noise alone
         for i, target in enumerate(targets):
             problem = _problem(target[None], shots, cell, options.size, seed=i)
             for step in solver.solve(problem, seeds=[i]):

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ import torch
 
 from netprior_core import examples
 from netprior_core.bench import Report, _colorization, _data_axis
+from netprior_core.bench._data import cache_of
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
 from netprior_core.methods import Method
@@ -93,7 +90,7 @@ def _measure(
     method: Method, shots: torch.Tensor, targets: torch.Tensor, options: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
     values, seconds, prepared = [], [], 0.0
-    with _empty_cache():
+    with cache_of({}):  # so that pre-training is measured
         for i, target in enumerate(targets):
             problem = _problem(target[None].to(device), shots.to(device), options, seed=i)
             start = time.perf_counter()
@@ -122,21 +119,6 @@ def _problem(truth: torch.Tensor, shots: torch.Tensor, options: argparse.Namespa
     model = operator.build(shape, seed=2000 + seed, device=truth.device)  # never the seed of a method: the same bits
     y = model.measure(truth, noise, seed=1000 + seed)
     return Problem(y, model, operator, noise, noise.std(y), shape, shots)
-
-
-@contextmanager
-def _empty_cache() -> Iterator[None]:
-    """An empty cache of priors, so that pre-training is measured and the user's cache is left alone."""
-    before = os.environ.get("NETPRIOR_CACHE")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["NETPRIOR_CACHE"] = folder
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["NETPRIOR_CACHE"]
-            else:
-                os.environ["NETPRIOR_CACHE"] = before
 
 
 def _images(name: str, options: argparse.Namespace, count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,6 +24,7 @@ from netprior_core.networks.drunet import SMALL, DRUNet, denoised
 from netprior_core.networks.drunet_weights import adopt
 from netprior_core.networks.seeded import seeded
 from netprior_core.training._cards import write_readme
+from netprior_core.training._loop import train
 from netprior_core.training._noisy_patches import LEVELS, STRONGEST, NoisyPatches
 
 SUMMARY = "train the small DRUNet on photographs and faces and write checkpoints/denoiser-small.safetensors"
@@ -66,17 +67,7 @@ def run(options: argparse.Namespace) -> None:
     patches = NoisyPatches(options.data, seed=options.seed, batch=options.batch, side=options.side)
     network = {**SMALL, "widths": options.widths, "blocks": options.blocks}
     trainer = Trainer(patches, device, steps=options.steps, learning_rate=options.learning_rate, seed=options.seed, network=network)
-    if options.resume is not None and options.resume.exists():
-        trainer.resume(options.resume)
-        print(f"goes on after step {trainer.step} of {trainer.steps}", flush=True)
-    start = saved = time.perf_counter()
-    while trainer.step < trainer.steps and time.perf_counter() - start < 60 * options.minutes:
-        trainer.advance()
-        now = time.perf_counter()
-        if now - saved > 60 * options.save_minutes and trainer.step < trainer.steps:
-            _keep(trainer, options)
-            saved = time.perf_counter()
-    _keep(trainer, options)
+    train(trainer, options, lambda: _keep(trainer, options))
 
 
 def _keep(trainer: Trainer, options: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ from netprior_core.networks.edip import EducatedUNet
 from netprior_core.networks.seeded import seeded
 from netprior_core.training._cards import write_readme
 from netprior_core.training._edip_pairs import Pairs, Patches, Phantoms
+from netprior_core.training._loop import train
 
 SUMMARY = "pre-train Educated DIP on generated phantoms or on patches and write checkpoints/edip-TASK.safetensors"
 
@@ -52,17 +53,7 @@ def run(options: argparse.Namespace) -> None:
     device = pick_device(options.device)
     task = Phantoms(device, options.seed) if options.task == "tomography" else Patches(device, options.data, options.seed)
     trainer = Trainer(task, device, steps=options.steps, learning_rate=options.learning_rate, seed=options.seed)
-    if options.resume is not None and options.resume.exists():
-        trainer.resume(options.resume)
-        print(f"goes on after step {trainer.step} of {trainer.steps}", flush=True)
-    start = saved = time.perf_counter()
-    while trainer.step < trainer.steps and time.perf_counter() - start < 60 * options.minutes:
-        trainer.advance()
-        now = time.perf_counter()
-        if now - saved > 60 * options.save_minutes and trainer.step < trainer.steps:
-            _keep(trainer, options)
-            saved = time.perf_counter()
-    _keep(trainer, options)
+    train(trainer, options, lambda: _keep(trainer, options))
 
 
 def _keep(trainer: Trainer, options: argparse.Namespace) -> None:

@@ -129,7 +129,7 @@ def test_the_same_measurement_for_every_method_and_another_for_every_image() -> 
 def test_the_files_of_the_folder_are_measured_and_the_cache_is_left_alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETPRIOR_CACHE", "mine")
     path = place / "lowshot-celeba-5-mmd.safetensors"
-    with _data_axis.named_files(place):
+    with _data_axis.cache_of(_data_axis.named_files(place)):
         assert priors.named(_data_axis.name_of(path)).card["key"] == "5-mmd"
     assert os.environ["NETPRIOR_CACHE"] == "mine"
 

@@ -66,7 +66,7 @@ def test_the_same_measurement_for_every_method_and_another_for_every_image() -> 
 
 def test_the_users_cache_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETPRIOR_CACHE", "mine")
-    with low_shot._empty_cache():
+    with low_shot.cache_of({}):
         assert os.environ["NETPRIOR_CACHE"] != "mine"
     assert os.environ["NETPRIOR_CACHE"] == "mine"
 
