@@ -10,7 +10,7 @@ from netprior_core.methods import Method
 from netprior_core.recording import read
 from netprior_core.setups import SETUPS
 from netprior_core.ui.files import ASSETS
-from netprior_core.ui.learn import CARDS, DEMONSTRATIONS
+from netprior_core.ui.learn import CARDS, DEMONSTRATIONS, MORE
 from netprior_core.ui.lessons import METHODS, method_html
 from netprior_core.ui.setup import from_set
 
@@ -27,7 +27,7 @@ def test_every_method_of_a_setup_accepts_its_problem(key: str) -> None:
     assert [method.accepts(problem) for method in experiment.methods] == [None] * len(experiment.methods)
 
 
-@pytest.mark.parametrize("card", CARDS + DEMONSTRATIONS, ids=lambda card: card.title)
+@pytest.mark.parametrize("card", CARDS + MORE + DEMONSTRATIONS, ids=lambda card: card.title)
 def test_every_card_is_short_and_can_be_tried(card) -> None:  # type: ignore[no-untyped-def]
     import re
 

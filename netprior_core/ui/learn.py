@@ -1,4 +1,5 @@
-"""The cards of the Learn view: at most eight, at most 70 words each, with one equation and an experiment to try; demonstrations."""
+"""The cards of the Learn view, at most 70 words each, with one equation and an experiment to try: first eight, then more races
+and demonstrations."""
 
 from __future__ import annotations
 
@@ -173,6 +174,79 @@ CARDS: tuple[Card, ...] = (
             "operator": {"kind": "super-resolution", "factor": 2},
             "noise": {"kind": "gaussian", "sigma": 5},
             "methods": [_dip(300), {"kind": "bicubic"}],
+        },
+    ),
+)
+
+MORE: tuple[Card, ...] = (
+    Card(
+        "A start from which little is missing",
+        "<i>θ</i><sub>0</sub> = arg min E ℓ(<i>θ</i><sub>0</sub> after 20 steps)",
+        "Deep Image Prior begins anywhere. MetaDIP begins where fitting many faces has led, with step sizes learned beside: fifty "
+        "steps do the work of hundreds. The second lane is the same network from random weights: the start is all the "
+        "difference. Look at the curves on the logarithmic axis.",
+        "portrait",
+        {
+            "size": 64,
+            "operator": {"kind": "denoising"},
+            "noise": {"kind": "gaussian", "sigma": 25},
+            "methods": [{"kind": "metadip"}, {"kind": "metadip", "start": "random"}, _dip(500)],
+        },
+    ),
+    Card(
+        "What a generator cannot draw",
+        "<i>x̂</i> = <i>G</i>(<i>ẑ</i>)",
+        "A generator that saw thousands of faces needs few measurements to find one that fits: but only among those it can draw. "
+        "This portrait is not quite among them, and no measurement mends that: CSGM's curve flattens early (representation error). "
+        "IAGAN then lets the weights move as well, and leaves the range.",
+        "portrait",
+        {
+            "size": 64,
+            "operator": {"kind": "compressed-sensing", "ratio": 0.1},
+            "noise": {"kind": "gaussian", "sigma": 1},
+            "methods": [{"kind": "csgm"}, {"kind": "iagan"}, _dip(500)],
+        },
+    ),
+    Card(
+        "A denoiser is a prior",
+        "<i>x</i> ← <i>D<sub>σ</sub></i>(<i>x</i> − <i>η</i> <i>A</i>ᵀ(<i>A</i> <i>x</i> − <i>y</i>))",
+        "A network that only ever removed noise knows what pictures look like. Plug-and-play methods ask it again and again, between "
+        "steps towards the measurement: here it sharpens a blurred photograph. Total variation is the oldest such prior: few, steep "
+        "edges. Deep Image Prior learned nothing, and takes longest.",
+        "camera",
+        {
+            "size": 128,
+            "operator": {"kind": "deblurring"},
+            "noise": {"kind": "gaussian", "sigma": 3},
+            "methods": [{"kind": "dpir"}, {"kind": "pnp-admm"}, {"kind": "tv"}, _dip(200)],
+        },
+    ),
+    Card(
+        "Before networks",
+        "min<sub><i>c</i></sub> ½ ‖<i>A</i> <i>W</i>ᵀ<i>c</i> − <i>y</i>‖² + <i>λ</i> ‖<i>c</i>‖<sub>1</sub>",
+        "Pictures have few edges, and few large wavelet coefficients. That alone made compressed sensing famous: a slice from a "
+        "fraction of its frequencies in a second, no training, no random start. A newer prior has to beat total variation first. "
+        "The zero-filled picture is what no prior at all gives.",
+        "mri",
+        {
+            "size": 128,
+            "operator": {"kind": "fourier", "pattern": "radial", "lines": 30},
+            "noise": {"kind": "gaussian", "sigma": 2},
+            "methods": [{"kind": "tv"}, {"kind": "lasso", "basis": "db4"}, _dip(200), {"kind": "adjoint"}],
+        },
+    ),
+    Card(
+        "Educated by ellipses",
+        "min<sub><i>θ</i></sub> ‖<i>A</i> <i>f<sub>θ</sub></i>(<i>A</i>⁺<i>y</i>) − <i>y</i>‖² + <i>γ</i> TV, from <i>θ̂</i>",
+        "A scanner sees a body from 60 sides. Filtered back-projection inverts the formula, noise and all. A network that was taught on "
+        "thousands of random ellipses starts from that picture and is then fitted to these views alone: it rises "
+        "at once, where an untrained one has to climb.",
+        "phantoms",
+        {
+            "size": 64,
+            "operator": {"kind": "tomography", "angles": 60},
+            "noise": {"kind": "gaussian-relative", "level": 5},
+            "methods": [{"kind": "edip"}, _dip(400), {"kind": "fbp"}],
         },
     ),
 )

@@ -109,6 +109,9 @@ class Page:
         with gr.Row(elem_id="np-cards", elem_classes="np-cards"):
             for one in learn.CARDS:
                 card(one.markup(), "Try it", one.instead_of)
+        with gr.Accordion("More races", open=False), gr.Row(elem_id="np-more", elem_classes="np-cards"):
+            for one in learn.MORE:
+                card(one.markup(), "Try it", one.instead_of)
         with gr.Accordion("To show in a lecture", open=True), gr.Row(elem_id="np-demonstrations", elem_classes="np-cards"):
             for one in learn.DEMONSTRATIONS:
                 card(one.markup(), "Show it" if one.recording else "Try it", one.instead_of, one.recording)
