@@ -218,7 +218,7 @@ MORE: tuple[Card, ...] = (
             "size": 128,
             "operator": {"kind": "deblurring"},
             "noise": {"kind": "gaussian", "sigma": 3},
-            "methods": [{"kind": "dpir"}, {"kind": "pnp-admm"}, {"kind": "tv"}, _dip(200)],
+            "methods": [{"kind": "dpir"}, {"kind": "pnp-admm"}, {"kind": "tv"}, _dip(400)],
         },
     ),
     Card(
@@ -232,7 +232,7 @@ MORE: tuple[Card, ...] = (
             "size": 128,
             "operator": {"kind": "fourier", "pattern": "radial", "lines": 30},
             "noise": {"kind": "gaussian", "sigma": 2},
-            "methods": [{"kind": "tv"}, {"kind": "lasso", "basis": "db4"}, _dip(200), {"kind": "adjoint"}],
+            "methods": [{"kind": "tv"}, {"kind": "lasso", "basis": "db4"}, _dip(400), {"kind": "adjoint"}],
         },
     ),
     Card(
