@@ -7,6 +7,7 @@
     summary.json                   scores, conventions, versions, machine
     frames/0-dip/000120.webp       kept frames, lossless, log-spaced
     final/0-dip.png  truth.png  measurement.png  contact.png
+    spread/0-dip.png               standard deviation over the seeds, where there were several
     inputs/<sha256>.png  or .npy   the uploads that the experiment names
 """
 
@@ -49,9 +50,11 @@ MAX_ARRAY_VALUES = 4 * 1024 * 1024
 MAX_ARRAY_BYTES = 16 * MAX_ARRAY_VALUES + 4096  # double precision complex numbers
 MAX_INPUT_PIXELS = 1024 * 1024  # uploads are reduced to this before they are kept
 COLUMNS = ("lane", "method", "iteration", "seconds", "psnr", "psnr_output", "objective", "ssim", "residual")
+#: Over the seeds of a method, where there were several: columns that files from before do not have.
+SPREAD = ("psnr_least", "psnr_most")
 _MEMBER = re.compile(
     r"^(experiment\.json|metrics\.csv|summary\.json|truth\.png|measurement\.png|contact\.png"
-    r"|frames/\d-[a-z0-9-]{1,60}/\d{6,8}\.webp|final/\d-[a-z0-9-]{1,60}\.png|inputs/[0-9a-f]{64}\.(png|npy))$"
+    r"|frames/\d-[a-z0-9-]{1,60}/\d{6,8}\.webp|(final|spread)/\d-[a-z0-9-]{1,60}\.png|inputs/[0-9a-f]{64}\.(png|npy))$"
 )
 
 
@@ -60,8 +63,9 @@ class RecordedLane:
     """One lane read back: scores by column name, and kept frames by iteration (lossless WebP)."""
 
     summary: dict[str, Any]
-    metrics: dict[str, list[float | None]] = field(default_factory=lambda: {c: [] for c in COLUMNS[2:]})
+    metrics: dict[str, list[float | None]] = field(default_factory=lambda: {c: [] for c in (*COLUMNS[2:], *SPREAD)})
     frames: dict[int, bytes] = field(default_factory=dict)
+    spread: bytes | None = None  # PNG
 
 
 @dataclass
@@ -112,6 +116,8 @@ def members(race: Race, experiment: Experiment, images: Mapping[str, np.ndarray]
     for lane in race.lanes:
         if lane.result is not None:
             yield f"final/{slug(lane)}.png", png(lane.result.pixels)
+        if lane.spread is not None:
+            yield f"spread/{slug(lane)}.png", png(lane.spread)
         for iteration, frame in lane.frames.items():
             yield f"frames/{slug(lane)}/{iteration:06d}.webp", frame
     from netprior_core.contact import contact_sheet  # matplotlib takes a second to import and is not needed before
@@ -190,15 +196,16 @@ def _summary(race: Race) -> dict[str, Any]:
 def _csv(race: Race) -> str:
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(COLUMNS)
+    writer.writerow(COLUMNS + SPREAD)
     for lane in race.lanes:
         curve = lane.curve
         ssim = {i: v for i, _, v in curve.ssim}
         residual = {i: v for i, _, v in curve.residual}
         columns = zip(curve.iteration, curve.seconds, curve.psnr, curve.psnr_output, curve.objective, strict=False)
-        for i, seconds, *values in columns:
-            numbers = [f"{seconds:.4f}", *(_number(v) for v in values), _number(ssim.get(i)), _number(residual.get(i))]
-            writer.writerow([lane.index, lane.name, i, *numbers])
+        for k, (i, seconds, *values) in enumerate(columns):
+            numbers = [f"{seconds:.4f}", *(_number(v) for v in (*values, ssim.get(i), residual.get(i)))]
+            between = [_number(v) for v in curve.spread[k]] if curve.spread else ["", ""]
+            writer.writerow([lane.index, lane.name, i, *numbers, *between])
     return out.getvalue()
 
 
@@ -291,11 +298,14 @@ def _read_lanes(files: Mapping[str, bytes], summary: Mapping[str, Any]) -> list[
             lane = dict(enumerate(lanes))[int(row["lane"])]  # a negative number is no lane
             if _finite(float(row["iteration"])) is None or _finite(float(row["seconds"])) is None:
                 raise ValueError
-            for column in COLUMNS[2:]:
-                lane.metrics[column].append(_finite(float(row[column])) if row[column] else None)
+            for column in (*COLUMNS[2:], *SPREAD):
+                value = row.get(column) if column in SPREAD else row[column]
+                lane.metrics[column].append(_finite(float(value)) if value else None)
     except (ValueError, KeyError, IndexError, TypeError, csv.Error):
         raise InvalidSettings("metrics.csv of this recording is damaged.") from None
     for name, content in files.items():
         if name.startswith("frames/") and int(name[7]) < len(lanes):
             lanes[int(name[7])].frames[int(Path(name).stem)] = content
+        if name.startswith("spread/") and int(name[7]) < len(lanes):
+            lanes[int(name[7])].spread = content
     return lanes

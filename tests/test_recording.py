@@ -90,13 +90,38 @@ def test_what_was_written_is_what_is_read(recorded: tuple[Race, Experiment, byte
         assert kept == pytest.approx(residual, rel=1e-5)
 
 
+def test_several_seeds_keep_their_band_and_map(tmp_path: Path) -> None:
+    experiment = experiment_of(methods=[dip(15), {"kind": "adjoint"}], seeds=2)
+    race = race_of(experiment, {}).run()
+    write(race, experiment, {}, tmp_path / "run.zip")
+    files = unpacked((tmp_path / "run.zip").read_bytes())
+    message = recording_message(read((tmp_path / "run.zip").read_bytes()), "label")
+    lane, found = race.lanes[0], message["curves"][0]
+    assert found["low"] == pytest.approx([low for low, _ in lane.curve.spread], rel=1e-5)
+    assert found["high"] == pytest.approx([high for _, high in lane.curve.spread], rel=1e-5)
+    assert any(high > low for low, high in lane.curve.spread)
+    assert lane.spread is not None
+    picture = files[f"spread/{recording.slug(lane)}.png"]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(picture))), lane.spread)
+    assert message["lanes"][0]["spread"].startswith("data:image/png;base64,")
+
+    table = list(csv.reader(io.StringIO(files["metrics.csv"].decode())))
+    without = "\n".join(",".join(row[: len(recording.COLUMNS)]) for row in table)  # as written before there were bands
+    old = repacked(
+        {name: data for name, data in files.items() if not name.startswith("spread/")} | {"metrics.csv": without.encode()}
+    )
+    message = recording_message(read(old), "label")
+    assert "low" not in message["curves"][0]
+    assert "spread" not in message["lanes"][0]
+
+
 def test_the_files_are_plain_and_named_as_documented(recorded: tuple[Race, Experiment, bytes]) -> None:
     race, experiment, data = recorded
     files = unpacked(data)
     assert json.loads(files["experiment.json"]) == experiment.model_dump(mode="json")
     rows = list(csv.DictReader(io.StringIO(files["metrics.csv"].decode())))
     assert len(rows) == sum(len(lane.curve.iteration) for lane in race.lanes)
-    assert list(rows[0]) == list(recording.COLUMNS)
+    assert list(rows[0]) == [*recording.COLUMNS, *recording.SPREAD]
     summary = json.loads(files["summary.json"])
     assert summary["versions"]["torch"] == torch.__version__
     assert any("PSNR" in line for line in summary["conventions"])

@@ -210,9 +210,9 @@ MORE: tuple[Card, ...] = (
     Card(
         "A denoiser is a prior",
         "<i>x</i> ← <i>D<sub>σ</sub></i>(<i>x</i> − <i>η</i> <i>A</i>ᵀ(<i>A</i> <i>x</i> − <i>y</i>))",
-        "A network that only ever removed noise knows what pictures look like. Plug-and-play methods ask it again and again, between "
-        "steps towards the measurement: here it sharpens a blurred photograph. Total variation is the oldest such prior: few, steep "
-        "edges. Deep Image Prior learned nothing, and takes longest.",
+        "A network that only ever removed noise knows what pictures look like. Plug-and-play methods ask it again and again, "
+        "between steps towards the measurement: here it sharpens a blurred photograph. Total variation is the oldest such prior: "
+        "few, steep edges. Deep Image Prior learned nothing, and takes longest.",
         "camera",
         {
             "size": 128,
@@ -238,8 +238,8 @@ MORE: tuple[Card, ...] = (
     Card(
         "Educated by ellipses",
         "min<sub><i>θ</i></sub> ‖<i>A</i> <i>f<sub>θ</sub></i>(<i>A</i>⁺<i>y</i>) − <i>y</i>‖² + <i>γ</i> TV, from <i>θ̂</i>",
-        "A scanner sees a body from 60 sides. Filtered back-projection inverts the formula, noise and all. A network that was taught on "
-        "thousands of random ellipses starts from that picture and is then fitted to these views alone: it rises "
+        "A scanner sees a body from 60 sides. Filtered back-projection inverts the formula, noise and all. A network that was "
+        "taught on thousands of random ellipses starts from that picture and is then fitted to these views alone: it rises "
         "at once, where an untrained one has to climb.",
         "phantoms",
         {

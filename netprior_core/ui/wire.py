@@ -280,6 +280,7 @@ def recording_message(recording: Recording, label: str) -> dict[str, Any]:
                 "picture": {"src": webp_uri(lane.frames[last]), "lossless": True, "iteration": last, "kind": "estimate"}
                 if picked
                 else None,
+                **({"spread": data_uri(lane.spread, "image/png")} if lane.spread is not None else {}),
             }
         )
         seconds = metrics["seconds"]
@@ -295,6 +296,8 @@ def recording_message(recording: Recording, label: str) -> dict[str, Any]:
             "seconds": seconds[::stride],
         }
         curve |= {"psnr": metrics["psnr"][::stride] if has_truth else None, "objective": metrics["objective"][::stride]}
+        if any(v is not None for v in metrics["psnr_least"]):
+            curve |= {"low": metrics["psnr_least"][::stride], "high": metrics["psnr_most"][::stride]}
         curves.append({**curve, **sparse, "ssim_from": 0, "residual_from": 0})
         compare = recording.experiment.methods[index].compare if index < len(recording.experiment.methods) else "psnr"
         marks += recorded_marks(index, row, compare)
