@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from netprior_core import examples, priors
+from netprior_core import examples, generators, priors
 from netprior_core.errors import InvalidSettings, MissingPrior
 from netprior_core.experiment import Experiment, parse
 from netprior_core.methods import Method
@@ -42,8 +42,9 @@ def points(experiment: Experiment, curves: Sequence[str] = ("low-shot",)) -> lis
     noise and seed.
 
     low-shot: untrained, then the prior learned from the first S examples. learned: CS-DIP without learned regularisation, then
-    with it from S examples. shipped: low-shot priors of the first S faces of CelebA, whatever the examples are. Methods that
-    ``experiment`` has keep their settings. A curve that :func:`refusal` speaks against is left out.
+    with it from S examples. shipped: low-shot priors of the first S faces of CelebA, whatever the examples are, and at the end
+    the GAN of thousands of them, searched and refined like those (IAGAN). Methods that ``experiment`` has keep their settings. A
+    curve that :func:`refusal` speaks against is left out.
     Raises InvalidSettings when none is left.
     """
     reasons = [refusal(experiment, curve) for curve in curves]
@@ -118,6 +119,10 @@ def _shipped_points(experiment: Experiment, available: int) -> list[Point]:
     for name, card in shipped().items():
         if tuple(card["shape"]) == tuple(experiment.shape):
             point = _point(experiment, 0, {**method, "prior": name, "start": "low-shot"}, available, "shipped")
+            found.append(Point(int(card["shots"]), str(card.get("title", name))[:80], point.experiment, "shipped"))
+    for name, card in generators.shipped().items():
+        if name.startswith("gan-celeba") and tuple(card["shape"]) == tuple(experiment.shape) and card.get("shots"):
+            point = _point(experiment, 0, {**_lane(experiment, "iagan"), "generator": name}, available, "shipped")
             found.append(Point(int(card["shots"]), str(card.get("title", name))[:80], point.experiment, "shipped"))
     return found
 

@@ -258,6 +258,7 @@ class Trainer:
             "title": self.images.title,
             "network": "DCGAN",
             "shape": list(self.images.shape),
+            "shots": len(self.images.train),
             "settings": {"channels": self.channels, "latent": LATENT, "loss": self.loss, "batch": self.batch},
             "data": self.images.data,
             "terms": self.images.terms,

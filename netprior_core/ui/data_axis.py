@@ -55,7 +55,7 @@ class DataAxis:
             value=["low-shot"],
             label="Curves",
             info="Low-shot learns from the images; learned regularisation from measurements of up to ten of them, a CS-DIP each; "
-            "shipped priors know 5 to 100 faces already, and solve at once.",
+            "shipped priors know 5 to 100 faces already, and a GAN 9,500: they solve at once.",
             elem_id="np-axis-curves",
         )
         with gr.Row():
