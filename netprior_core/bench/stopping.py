@@ -32,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=128, help="side of the image in pixels")
     parser.add_argument("--iterations", type=int, default=2000)
     parser.add_argument("--rules", nargs="*", default=["watching", "held-out", "sure"], help="watching, held-out, sure: a run each")
+    parser.add_argument("--images", nargs="+", choices=IMAGES, default=list(IMAGES), help="which to run now")
+    parser.add_argument("--methods", nargs="+", choices=list(methods(1)), default=list(methods(1)), help="which to run now")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
 
 
@@ -53,20 +55,23 @@ def methods(iterations: int) -> dict[str, Method]:
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """A row for each run, then for each method and rule the mean loss, the worst, and how often it never fired."""
-    images, size, iterations = (1, 32, 150) if options.quick else (len(IMAGES), options.size, options.iterations)
+    images, size, iterations = (IMAGES[:1], 32, 150) if options.quick else (options.images, options.size, options.iterations)
     device = pick_device(options.device)
     print(f"Denoising {size}×{size}, σ = {' and '.join(map(str, SIGMAS))} of 255, {iterations} iterations, {device}; {CONVENTION}")
     print("A run that stops by a rule returns that rule's iterate; lost = best iterate of the same run minus that one, in dB.")
-    found: dict[tuple[str, str], list[tuple[float, bool]]] = {}
+    report.in_parts({"size": size, "iterations": iterations})
     for group in options.rules:
         # Image by image, so that a bench that was cut off has both methods on the same images.
-        for name in IMAGES[:images]:
+        for name in images:
             for sigma in SIGMAS:
-                for title, method in methods(iterations).items():
+                for title in options.methods:
                     key = f"{group}, {title}, {name}, {sigma}"
-                    row = report.cached(key) or report.row(key, **_run(method, title, name, sigma, group, size, device))
-                    for rule, lost in row["lost"].items():
-                        found.setdefault((title, rule), []).append((lost, row["fired"][rule]))
+                    if report.cached(key) is None:
+                        report.row(key, **_run(methods(iterations)[title], title, name, sigma, group, size, device))
+    found: dict[tuple[str, str], list[tuple[float, bool]]] = {}
+    for row in report.known().values():
+        for rule, lost in row["lost"].items():
+            found.setdefault((row["method"], rule), []).append((lost, row["fired"][rule]))
     for (title, rule), values in found.items():
         lost = [value for value, _ in values]
         never = sum(not fired for _, fired in values)
