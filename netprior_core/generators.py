@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from netprior_core import priors
 from netprior_core.compute import Compute
 from netprior_core.errors import MissingPrior
 from netprior_core.networks.dcgan import DCGAN
+from netprior_core.networks.upsampling import UpsamplingGenerator
 from netprior_core.problem import Shape, to_unit
 
 #: Part of every key: raised when the meaning of the weights changes, so that older files are not found any more.
 RECIPE = 1
+#: What cards call the generators.
+KINDS: Mapping[str, type[DCGAN | UpsamplingGenerator]] = {"DCGAN": DCGAN, "upsampling generator": UpsamplingGenerator}
 #: Samples shown before iteration 0: what the prior believes.
 SHOWN = 16
 
@@ -58,12 +62,13 @@ class Drawing:
     title: str = ""
     mean: torch.Tensor = field(default_factory=lambda: torch.zeros(1))
     factor: torch.Tensor | None = None
+    kind: type[DCGAN | UpsamplingGenerator] = DCGAN
 
-    def network(self, compute: Compute) -> DCGAN:
+    def network(self, compute: Compute) -> nn.Module:
         """A network of its own with these weights, in evaluation mode, frozen. Raises MissingPrior when they do not fit."""
         channels, height, width = self.shape
         with torch.device("meta"):
-            network = DCGAN(height, width, channels, latent=self.latent, channels=self.channels)
+            network = self.kind(height, width, channels, latent=self.latent, channels=self.channels)
         network = network.to_empty(device="cpu")
         try:
             network.load_state_dict(self.weights)
@@ -95,11 +100,13 @@ def drawing_of(prior: priors.Prior, title: str = "") -> Drawing:
     title = title or str(card.get("title", "of this file"))[:80]
     shape = card.get("shape", ())
     weights = {n.removeprefix("network."): v for n, v in prior.tensors.items() if n.startswith("network.")}
-    first = weights.get("body.0.weight")
-    if card.get("network") != "DCGAN" or len(shape) != 3 or first is None or first.ndim != 4:
+    kind = KINDS.get(str(card.get("network")))
+    # Where a kind's first layer has the latents: its shape says how many.
+    first = weights.get("body.0.weight" if kind is DCGAN else "first.weight")
+    if kind is None or len(shape) != 3 or first is None or first.ndim != 4:
         raise MissingPrior(f"The prior {title} is no generator of images.")
-    settings = card.get("settings", {})
-    common: dict[str, Any] = {"latent": int(first.shape[0]), "channels": int(settings.get("channels", 0)), "title": title}
+    settings, latent = card.get("settings", {}), int(first.shape[0 if kind is DCGAN else 1])
+    common: dict[str, Any] = {"latent": latent, "channels": int(settings.get("channels", 0)), "title": title, "kind": kind}
     found = Drawing(weights, (int(shape[0]), int(shape[1]), int(shape[2])), **common)
     latents = prior.tensors.get("latents")
     if latents is None:

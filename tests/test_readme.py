@@ -23,15 +23,9 @@ def test_every_method_and_operator_has_a_row(cls: Any) -> None:
 def test_the_example_of_a_new_method_solves() -> None:
     code = re.search(r"```python\n(.*?)```", README, re.S)
     assert code is not None
-    header = (
-        "from typing import ClassVar, Literal\n"
-        "from netprior_core.methods.base import Method\n"
-        "from netprior_core.problem import Step\n"
-        "from netprior_core.settings import setting\n"
-    )
     namespace: dict[str, Any] = {"__name__": "readme_example"}
     try:
-        exec(compile(header + code[1], "README.md", "exec", dont_inherit=True), namespace)
+        exec(compile(code[1], "README.md", "exec", dont_inherit=True), namespace)
         experiment = parse(
             {
                 "format": "netprior-experiment",

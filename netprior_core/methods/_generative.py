@@ -14,7 +14,6 @@ from netprior_core.generators import Drawing, generator_for, samples
 from netprior_core.isometry import isometry
 from netprior_core.methods._common import due, finite, squares
 from netprior_core.methods.base import Method
-from netprior_core.networks.dcgan import DCGAN
 from netprior_core.problem import Problem, Step, to_unit
 from netprior_core.settings import setting
 
@@ -69,7 +68,7 @@ class Place:
 
 def latent_search(
     problem: Problem,
-    network: DCGAN,
+    network: torch.nn.Module,
     drawing: Drawing,
     compute: Compute,
     *,

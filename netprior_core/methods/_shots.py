@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from netprior_core.compute import Compute
+from netprior_core.generators import KINDS
 from netprior_core.methods._common import due, finite
-from netprior_core.networks.dcgan import DCGAN
 from netprior_core.networks.seeded import seeded
 from netprior_core.problem import Shape, Step, to_signed, to_unit
 
@@ -24,6 +24,9 @@ PROBE_EVERY = 100
 UNTRAINED_DRAWS = 32
 
 ShotLoss = Literal["l2", "mmd"]
+Layers = Literal["dcgan", "upsampling"]
+#: What cards call the generators.
+NAMES: Mapping[Layers, str] = {"dcgan": "DCGAN", "upsampling": "upsampling generator"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,9 @@ class Pretrained:
 
     weights: dict[str, torch.Tensor]
     latents: torch.Tensor
-    channels: int = 0  # width of the generator, where it is not the method's own setting
+    # Width and kind of the generator, where they are not the method's own settings.
+    channels: int = 0
+    layers: Layers | None = None
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """As named in a prior's file."""
@@ -49,10 +54,15 @@ class Pretrained:
         return mean + c @ (self.latents - mean) / max(shots - 1, 1) ** 0.5
 
 
-def build(shape: Shape, latent: int, channels: int) -> DCGAN:
+def build(shape: Shape, latent: int, channels: int, layers: Layers = "dcgan") -> nn.Module:
     """The generator for images of ``shape``."""
     outputs, height, width = shape
-    return DCGAN(height, width, outputs, latent=latent, channels=channels)
+    return KINDS[NAMES[layers]](height, width, outputs, latent=latent, channels=channels)
+
+
+def seeded_build(shape: Shape, latent: int, channels: int, layers: Layers, generator: torch.Generator) -> nn.Module:
+    """The same with its weights drawn from ``generator``: N(0, 0.02²) as for DCGAN, or U(±1/√fan_in)."""
+    return seeded(lambda: build(shape, latent, channels, layers), generator, scheme="dcgan" if layers == "dcgan" else "uniform")
 
 
 def pretrain(
@@ -68,6 +78,7 @@ def pretrain(
     batch: int,
     kernel_width: float,
     seed: int,
+    layers: Layers = "dcgan",
     title: str = "Low-shot",
     enough: Callable[[], bool] = lambda: False,
     resume: Mapping[str, Any] | None = None,
@@ -85,7 +96,7 @@ def pretrain(
     """
     generator = torch.Generator().manual_seed(seed)
     count, shape = len(shots), (int(shots.shape[1]), int(shots.shape[2]), int(shots.shape[3]))
-    network = compute.module(seeded(lambda: build(shape, latent, channels), generator, scheme="dcgan"))
+    network = compute.module(seeded_build(shape, latent, channels, layers, generator))
     z = torch.randn((count, latent), generator=generator).to(compute.device).requires_grad_()
     truth = to_signed(shots.to(compute.device))
     adam = torch.optim.Adam([*network.parameters(), z], lr=learning_rate, fused=True)
@@ -136,13 +147,13 @@ def pretrain(
     return Pretrained(weights, _as_kept(z))
 
 
-def untrained(shape: Shape, latent: int, channels: int, seed: int) -> Pretrained:
+def untrained(shape: Shape, latent: int, channels: int, layers: Layers, seed: int) -> Pretrained:
     """A generator that learned nothing, with as many draws of N(0, I) for latents; BatchNorm has the statistics of those draws."""
     generator = torch.Generator().manual_seed(seed)
-    network = seeded(lambda: build(shape, latent, channels), generator, scheme="dcgan")
+    network = seeded_build(shape, latent, channels, layers, generator)
     z = torch.randn((UNTRAINED_DRAWS, latent), generator=generator)
     settle(network, z)
-    return Pretrained(dict(network.state_dict()), z, channels)
+    return Pretrained(dict(network.state_dict()), z, channels, layers)
 
 
 def drawable(network: nn.Module, z: torch.Tensor, images: torch.Tensor, compute: Compute, steps: int = 30) -> float:

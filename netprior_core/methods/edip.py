@@ -27,7 +27,7 @@ Start = Literal["random", "educated"]
 
 
 class EducatedDIP(Method):
-    """Educated DIP: a network taught on many generated pairs, then fitted to the one measurement as a Deep Image Prior is.
+    """Educated DIP: a network taught on pairs of picture and measurement, then fitted to one measurement as in Deep Image Prior.
 
     Step 1, done once (``train edip``): min over θ of Σ ‖f(A†y_i; θ) − x_i‖². Step 2, here, from those weights:
     min over θ of ‖A f(z; θ) − y‖² + γ TV(f(z; θ)), z = A†y the first picture (``initial``), sums over measurements and pixels,

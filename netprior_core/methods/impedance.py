@@ -33,7 +33,7 @@ class NoiseImpedance(DeepImagePrior):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     kind: Literal["noise-impedance"] = "noise-impedance"  # type: ignore[assignment]
-    target: Target = setting("the image", "What the network is fitted to.")
+    target: Target = setting("the image", "What the network is fitted to.", main=True)
     iterations: int = setting(2000, "Steps of Adam.", ge=1, le=50_000, main=True, log=True)
     jitter: float = setting(0.0, "Standard deviation of the noise added to the network's input at each iteration.", ge=0, le=1)
     averaging: float = setting(0.0, "Weight of the past in the average that is shown; 0 shows the raw output.", ge=0, le=0.9999)

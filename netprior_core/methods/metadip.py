@@ -130,12 +130,13 @@ def refusal(kind: str, title: str, trained: str) -> str | None:
     try:
         shipped(kind, trained)
     except MissingPrior as error:
-        return f"{title}: {error} Get the file, choose another start, or train it: python -m netprior_core train {kind}."
+        command = f"python -m netprior_core train {kind}" + (" --mixed" if trained == "mixed" else "")
+        return f"{title}: {error} Choose what else the start was learned from, or train it: {command}."
     return None
 
 
 class MetaDIP(Method):
-    """MetaDIP: a UNet whose start was meta-learned on denoising, so that 50 steps do what takes DIP a thousand, for any operator.
+    """MetaDIP: a UNet whose start was meta-learned on denoising, so that 50 steps do what takes DIP hundreds, for any operator.
 
     Minimises ‖A f(z; θ) − y‖² / (n g) + λ TV(f) / n over θ by gradient descent with momentum from the learned θ₀, with a learned
     rate for each of the first 20 steps and each tensor of weights; after that the last rates are held (the paper differentiates 20

@@ -69,7 +69,7 @@ class CompressedSensing(Operator):
         label="Count m",
     )
     normalisation: Literal["1/m", "1"] = setting(
-        "1/m", "Variance of the entries of A. With 1/m a measurement is as strong as a pixel; with 1 noise is m times weaker."
+        "1/m", "Variance of the entries of A. With 1/m a measurement is as strong as a pixel; with 1 noise is √m times weaker."
     )
     matrix: Literal["auto", "dense", "structured"] = setting(
         "auto",

@@ -78,6 +78,7 @@ class Inpainting(Operator):
         max_length=MASK_CHARACTERS,
         label="Mask file",
         widget="pattern",
+        main=True,
         when=("pattern", "own"),
     )
     mask: str = setting(

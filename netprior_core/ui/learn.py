@@ -256,8 +256,8 @@ DEMONSTRATIONS: tuple[Card, ...] = (
         "Noise impedance",
         "min<sub><i>θ</i></sub> ‖<i>f<sub>θ</sub></i>(<i>z</i>) − <i>t</i>‖²",
         "The experiment that started it all. One untrained network, four targets: an image, the image with noise, its pixels "
-        "shuffled, pure noise. The network could draw all four. Watch how much longer it takes for those that are not images: "
-        "that resistance is the prior. The objectives are drawn on a logarithmic axis.",
+        "shuffled, pure noise. The network could draw all four. Watch the first hundred iterations: the image is fitted fast, "
+        "the others resist, and that resistance is the prior. The objectives are drawn on a logarithmic axis.",
         "cat",
         {
             "size": 64,

@@ -59,15 +59,15 @@ METHODS: Mapping[str, tuple[str, str]] = {
     "edip": (
         f"<i>θ</i><sub>0</sub> = taught, min<sub><i>θ</i></sub> {_FIT} + <i>γ</i> TV(<i>f<sub>θ</sub></i>), "
         "<i>z</i> = <i>A</i><sup>†</sup><i>y</i>",
-        "A network was taught beforehand to clean up cheap first pictures, on thousands of generated pairs. Shown your "
-        "first picture it answers at once; then, like a Deep Image Prior, its weights are fitted to your measurement. Look at "
-        "iteration 0: that is education alone.",
+        "A network was taught beforehand to clean up cheap first pictures, of generated phantoms (tomography) or photographs. "
+        "Shown your first picture it answers at once; then, like a Deep Image Prior, its weights are fitted to your measurement. "
+        "Look at iteration 0: that is education alone.",
     ),
     "metadip": (
         f"<i>θ<sub>t</sub></i><sub>+1</sub> = <i>θ<sub>t</sub></i> − <i>η<sub>t</sub></i> ∇{_FIT}, <i>θ</i><sub>0</sub>, "
         "<i>η</i> learned",
         "Where should a Deep Image Prior start, and how large should its steps be? Both were learned by rehearsing many short "
-        "runs, so that a few steps end near the truth. Fifty steps then do what takes a thousand from random weights: put DIP "
+        "runs, so that a few steps end near the truth. Fifty steps then do what takes hundreds from random weights: put DIP "
         "beside it.",
     ),
     "metasiren": (

@@ -13,6 +13,7 @@ from netprior_core import examples, priors
 from netprior_core.errors import InvalidSettings, MissingPrior
 from netprior_core.experiment import MAX_LANES, Experiment, UploadedArray, UploadedImage, parse
 from netprior_core.methods import Method
+from netprior_core.noise import GaussianNoise
 from netprior_core.operators import Operator
 from netprior_core.settings import Settings
 from netprior_core.setups import SETUPS
@@ -64,6 +65,9 @@ def with_operator(experiment: Experiment, kind: str) -> Experiment:
         changes["mismatch"] = {**experiment.mismatch.model_dump(mode="json"), "operator_error": 0.0}
     if experiment.mismatch.finer_grid and not operator.simulates_finer:
         changes["mismatch"] = {**changes.get("mismatch", experiment.mismatch.model_dump(mode="json")), "finer_grid": False}
+    quiet = isinstance(experiment.noise, GaussianNoise) and not experiment.noise.sigma
+    if kind == "denoising" and quiet and all(method.compare == "psnr" for method in experiment.methods):
+        changes["noise"] = GaussianNoise(sigma=25).model_dump(mode="json")  # else there is nothing to denoise
     if not operator.measures_images and experiment.target.source != "array":
         changes["target_is"] = "truth"
     return parse({**experiment.model_dump(mode="json"), **changes})

@@ -83,7 +83,7 @@ def setup_message(experiment: Experiment, problem: Problem | None, truth: Any, n
     """What is about to be run: strip and lanes, refusals included."""
     lanes = []
     for index, (method, name, detail) in enumerate(experiment.lanes()):
-        reason = method.accepts(problem) if problem is not None else None
+        reason = method.accepts(problem) if problem is not None else note
         state = "refused" if reason else "ready"
         lanes.append({"id": index, "name": name, "detail": detail, "state": state, "message": reason or ""})
     message: dict[str, Any] = {"v": 1, "type": "setup", "run": "", "seq": 0, "state": "idle", "note": note}

@@ -12,8 +12,10 @@ import torch
 
 from netprior_core import priors
 from netprior_core.compute import choose
+from netprior_core.generators import drawing_of
 from netprior_core.methods import _shots
 from netprior_core.methods._shots import Pretrained, build, mmd, settle
+from netprior_core.methods.csgm import CSGM
 from netprior_core.methods.lowshot import LowShot
 from netprior_core.metrics import psnr
 from netprior_core.networks.seeded import seeded
@@ -236,3 +238,21 @@ def test_a_random_start_looks_at_no_example_and_goes_with_the_seed(make_problem:
     quality = [psnr(output, truth).item() for _, _, _, output, _ in runs[0] if output is not None]
     assert quality[-1] > quality[0]
     assert method.learned(problem.shots, problem.shape) is None
+
+
+def test_the_upsampling_generator_is_kept_found_and_searched(make_problem: Any) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    method = LowShot(**TINY, layers="upsampling")
+    assert method.key(problem.shots) != LowShot(**TINY).key(problem.shots)
+    first, second = (_run(method, problem) for _ in range(2))
+    assert [phase for stage, phase, *_ in second if stage == "prepare"] == ["cached"]
+    assert torch.equal(first[-1][3], second[-1][3])  # type: ignore[arg-type]
+    kept = priors.cache_folder() / f"{method.key(problem.shots)}.safetensors"
+    name = priors.adopt(kept.read_bytes())
+    again = _run(LowShot(**TINY, prior=name), replace(problem, shots=None))  # the file knows its own kind
+    assert torch.equal(again[-1][3], first[-1][3])  # type: ignore[arg-type]
+    drawing = drawing_of(priors.named(name))
+    assert (drawing.latent, drawing.channels) == (TINY["latent"], TINY["channels"])
+    *_, last = CSGM(generator=name, iterations=5, restarts=1).solve(problem, seeds=[0])
+    assert last.estimate is not None
+    assert last.estimate.shape == (1, *problem.shape)
