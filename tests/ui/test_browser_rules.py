@@ -199,7 +199,10 @@ def test_a_race_by_keyboard_alone(open_page: Open, tiny: Tiny) -> None:
     at = page.evaluate(f"{VIEW}.position.value")
     assert at < held + 1
     page.click("#live [data-ref=zoomIn]")
-    page.locator("#live .np-picture").first.focus()  # zoomed: the arrows move the picture, not the time
+    # Zoomed, a picture can be focused from the next frame on: the arrows then move it, not the time.
+    page.wait_for_function(
+        "() => { const p = document.querySelector('#live .np-picture'); p.focus(); return document.activeElement === p; }"
+    )
     centre = page.evaluate(f"{VIEW}.zoom.cx")
     page.keyboard.press("ArrowRight")
     page.wait_for_function(f"{VIEW}.zoom.cx > {centre}")
