@@ -115,14 +115,14 @@ def _learned(experiment: Experiment, available: int) -> list[Point]:
 
 
 def _shipped_points(experiment: Experiment, available: int) -> list[Point]:
-    method, found = _lane(experiment, "low-shot"), []
-    for name, card in shipped().items():
+    low_shot = _lane(experiment, "low-shot") | {"start": "low-shot"}
+    solvers = [(name, card, {**low_shot, "prior": name}) for name, card in shipped().items()]
+    gans = {name: card for name, card in generators.shipped().items() if name.startswith("gan-celeba") and card.get("shots")}
+    solvers += [(name, card, {**_lane(experiment, "iagan"), "generator": name}) for name, card in gans.items()]
+    found = []
+    for name, card, method in solvers:
         if tuple(card["shape"]) == tuple(experiment.shape):
-            point = _point(experiment, 0, {**method, "prior": name, "start": "low-shot"}, available, "shipped")
-            found.append(Point(int(card["shots"]), str(card.get("title", name))[:80], point.experiment, "shipped"))
-    for name, card in generators.shipped().items():
-        if name.startswith("gan-celeba") and tuple(card["shape"]) == tuple(experiment.shape) and card.get("shots"):
-            point = _point(experiment, 0, {**_lane(experiment, "iagan"), "generator": name}, available, "shipped")
+            point = _point(experiment, 0, method, available, "shipped")
             found.append(Point(int(card["shots"]), str(card.get("title", name))[:80], point.experiment, "shipped"))
     return found
 

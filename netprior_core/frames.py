@@ -118,3 +118,9 @@ class FrameStore:
         frames = dict(self._frames)  # readers on other threads hold the old one
         frames[iteration] = encode(pixels)
         self._frames = frames
+
+
+def enlarged(pixels: np.ndarray, side: int = 256) -> np.ndarray:
+    """Pixels as squares, so that the picture is about ``side`` a side; larger pictures as they are."""
+    factor = max(1, side // pixels.shape[0])
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -58,8 +58,8 @@ class LowShot(Method):
     mirrored examples, noise on the latents while pre-training (neighbouring latents then draw similar images) and some total
     variation while refining.
 
-    From a "random" start no example is looked at: the same two stages with weights N(0, 0.02²) and z ~ N(0, I), which is what
-    the examples' share in the result is measured against.
+    From a "random" start no example is looked at: the same two stages with weights drawn at random and z ~ N(0, I), which is
+    what the examples' share in the result is measured against.
 
     "ours, upsampling" has another generator (bilinear upsampling between convolutions), which keeps what was not learned smooth.
 

@@ -354,15 +354,12 @@ class Column(Drawn):
 
     def _preview(self, experiment: Experiment, request: gr.Request) -> Any:
         """The strip and the lanes of what is set up; nothing while a race is on the screen."""
-        session = self.app.session(request.session_hash)
-        session.refused = None
         if self._busy(request):
             return gr.skip()
         try:
             setup.check_size(experiment, self.app.max_size)
-            return apart(_built_message, experiment, dict(session.images))
+            return apart(_built_message, experiment, dict(self.app.session(request.session_hash).images))
         except NetPriorError as error:
-            session.refused = experiment, str(error)
             return setup_message(experiment, None, None, note=str(error))
 
 

@@ -14,7 +14,7 @@ from netprior_core import data_axis
 from netprior_core.compute import apart
 from netprior_core.errors import InvalidSettings, NetPriorError
 from netprior_core.experiment import Experiment, race_of, shot_images
-from netprior_core.frames import picture_of
+from netprior_core.frames import enlarged, picture_of
 from netprior_core.methods.lowshot import LowShot
 from netprior_core.race import Race
 from netprior_core.ui.say import warn
@@ -110,9 +110,8 @@ class DataAxis:
 
     def _walk(self, now: Experiment | None, first: float | None, last: float | None, request: gr.Request) -> Any:
         """A sheet of the walk, or a warning that says what is missing."""
-        method = (
-            next((m for m in now.methods if isinstance(m, LowShot) and m.start == "low-shot"), None) if now is not None else None
-        )
+        methods = [] if now is None else now.methods
+        method = next((m for m in methods if isinstance(m, LowShot) and m.start == "low-shot"), None)
         if now is None or method is None:
             warn("No method in the set-up learns a low-shot prior: choose one, or a set whose set-up has one.")
             return gr.skip()
@@ -160,8 +159,8 @@ class DataAxis:
                 self.chart: chart(found, most),
                 self.found: found,
                 self.choice: gr.update(choices=choices, value=len(found) - 1, visible=True),
-                self.picture: gr.update(value=_enlarged(lane.result.pixels), visible=True),
-                self.truth: gr.update(value=_enlarged(race.truth_picture), visible=True),
+                self.picture: gr.update(value=enlarged(lane.result.pixels), visible=True),
+                self.truth: gr.update(value=None if race.truth_picture is None else enlarged(race.truth_picture), visible=True),
             }
         yield {self.progress: "<p class='np-empty'>Done. Choose a point to see its reconstruction.</p>", self.button: again}
 
@@ -175,7 +174,7 @@ def _walk_sheet(now: Experiment, method: LowShot, images: dict[str, Any], first:
     if not (1 <= first <= count and 1 <= last <= count):
         raise InvalidSettings(f"This prior remembers {count} examples: choose numbers from 1 to {count}.")
     drawn = method.walk(trained, now.shape, first - 1, last - 1)
-    return np.concatenate([_enlarged(picture_of(image), 128) for image in drawn], axis=1)
+    return np.concatenate([enlarged(picture_of(image), 128) for image in drawn], axis=1)
 
 
 def _words(race: Race, label: str, index: int, total: int) -> str:
@@ -190,15 +189,7 @@ def _words(race: Race, label: str, index: int, total: int) -> str:
 def _picture_at(place: int | None, found: Sequence[Found]) -> Any:
     if place is None or not 0 <= int(place) < len(found):
         return gr.skip()
-    return gr.update(value=_enlarged(found[int(place)].pixels), label=f"Reconstruction: {found[int(place)].label}")
-
-
-def _enlarged(pixels: np.ndarray | None, side: int = 256) -> np.ndarray | None:
-    """Pixels as squares, at least ``side`` a side if they were smaller."""
-    if pixels is None:
-        return None
-    factor = max(1, side // pixels.shape[0])
-    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+    return gr.update(value=enlarged(found[int(place)].pixels), label=f"Reconstruction: {found[int(place)].label}")
 
 
 def chart(found: Sequence[Found], most: int) -> str:

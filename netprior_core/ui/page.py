@@ -148,9 +148,6 @@ class Page:
             yield setup_message(experiment, None, None, note=str(error))
             return
         session = self.app.session(request.session_hash)
-        if session.refused is not None and session.refused[0] == experiment:  # said when it was set up
-            yield setup_message(experiment, None, None, note=session.refused[1])
-            return
         race = race_of(experiment, dict(session.images), self.app.device)
         run = self.app.start(session, race, experiment)
         text = link.encode(experiment)

@@ -14,7 +14,7 @@ from netprior_core import generators, representation
 from netprior_core.compute import apart, choose
 from netprior_core.errors import NetPriorError, Unsolvable
 from netprior_core.experiment import Experiment, build, target_image
-from netprior_core.frames import picture_of
+from netprior_core.frames import enlarged, picture_of
 from netprior_core.isometry import isometry
 from netprior_core.problem import Shape
 from netprior_core.ui.say import warn
@@ -93,7 +93,7 @@ class Sampler:
             end = time.monotonic() + LONGEST
             while (found := apart(next, search, None)) is not None:
                 iteration, image, value = found
-                pictures = np.concatenate([_enlarged(picture_of(one), 256) for one in (truth, image)], axis=1)
+                pictures = np.concatenate([enlarged(picture_of(one), 256) for one in (truth, image)], axis=1)
                 words = (
                     f"Best this prior could do: <b>{value:.2f} dB</b> after {iteration} steps. It was shown the truth, which no "
                     "method is: what is still missing no measurement can bring back (representation error)."
@@ -192,14 +192,9 @@ def _named(name: str) -> generators.Drawing:
 
 
 def _sheet(images: Any) -> np.ndarray:
-    pictures = [_enlarged(picture_of(image), 128) for image in images]
+    pictures = [enlarged(picture_of(image), 128) for image in images]
     rows = [np.concatenate(pictures[i : i + COLUMNS], axis=1) for i in range(0, len(pictures), COLUMNS)]
     return np.concatenate(rows, axis=0)
-
-
-def _enlarged(pixels: np.ndarray, side: int) -> np.ndarray:
-    factor = max(1, side // pixels.shape[0])
-    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _paragraph(words: str) -> str:

@@ -31,8 +31,6 @@ class Session:
     experiment: Experiment | None = None
     run: str = ""
     folder: Path | None = None
-    #: What was set up last and cannot be run, with the reason.
-    refused: tuple[Experiment, str] | None = None
 
     def keep(self, sha256: str, pixels: np.ndarray) -> None:
         """Keep an uploaded image; the oldest go when there are too many."""
