@@ -88,7 +88,7 @@ class Settings(BaseModel):
     @classmethod
     def fields(cls) -> tuple[FieldSpec, ...]:
         """The settings a person can change, in order of declaration (``kind`` and ``version`` excluded)."""
-        return tuple(_field_spec(name, info) for name, info in cls.model_fields.items() if name not in ("kind", "version"))
+        return tuple(field_spec(name, info) for name, info in cls.model_fields.items() if name not in ("kind", "version"))
 
     @classmethod
     def preset(cls: type[T], name: str, **changes: Any) -> T:
@@ -105,7 +105,8 @@ class Settings(BaseModel):
         return " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
 
 
-def _field_spec(name: str, info: Any) -> FieldSpec:
+def field_spec(name: str, info: Any) -> FieldSpec:
+    """What a control needs to know of a pydantic field."""
     extra = info.json_schema_extra or {}
     annotation, optional = info.annotation, False
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:

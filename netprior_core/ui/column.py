@@ -6,6 +6,7 @@ Every event handler returns a dict of component to new value; what is not in it 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,10 @@ import gradio as gr
 from netprior_core import examples, link
 from netprior_core.compute import apart
 from netprior_core.errors import NetPriorError
-from netprior_core.experiment import MAX_LANES, MAX_SEEDS, Experiment, UploadedImage, build
+from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage, build
 from netprior_core.methods import Method
 from netprior_core.operators import Operator
+from netprior_core.settings import field_spec
 from netprior_core.stopping import StoppingRule
 from netprior_core.ui import files, setup
 from netprior_core.ui.drawn import QUIET, Changes, Drawn
@@ -122,9 +124,6 @@ class Column(Drawn):
             self.seed = gr.Number(
                 label="Seed",
                 info="Draws A, the noise and every network.",
-                precision=0,
-                minimum=0,
-                maximum=2**31 - 1,
                 interactive=True,
                 min_width=100,
                 elem_id="np-seed",
@@ -132,9 +131,6 @@ class Column(Drawn):
             self.seeds = gr.Number(
                 label="Runs of each method",
                 info="From several seeds: median, range, spread map.",
-                precision=0,
-                minimum=1,
-                maximum=MAX_SEEDS,
                 interactive=True,
                 min_width=100,
                 elem_id="np-seeds",
@@ -197,8 +193,11 @@ class Column(Drawn):
 
             listener(changed, [component, self.experiment, self.nonce], everything, trigger_mode="always_last", **QUIET)
 
-        value_of(self.seed, "seed")
-        value_of(self.seeds, "seeds")
+        for number, name in ((self.seed, "seed"), (self.seeds, "seeds")):
+            field = replace(field_spec(name, Experiment.model_fields[name]), label=str(number.label))
+            outputs = [self.experiment, self.live, self.link]
+            number.input(self.typed(field, []), [number, self.experiment], outputs, trigger_mode="always_last", **QUIET)
+            self.settle(number, field, [])
         all_of(self.rules.input, self.rules, setup.with_rules)
         all_of(self.stop_by.input, self.stop_by, setup.with_stop_by)
         value_of(self.schedule, "schedule")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gradio as gr
@@ -40,7 +41,7 @@ def control(field: FieldSpec, value: Any, key: str) -> gr.components.Component |
             and (not field.log or (0 < high / (low or high) <= 1000 and not whole))
         ):
             return gr.Slider(low, high, value=value, step=step or (low if field.log else _step(low, high)), **common)
-        return gr.Number(value=value, minimum=low, maximum=high, precision=0 if whole else None, step=step or 0.001, **common)
+        return gr.Number(value=value, step=step or _arrow(value), **common)
     return gr.Textbox(value="" if value is None else str(value), **common)
 
 
@@ -49,6 +50,29 @@ def split(settings: Settings) -> tuple[list[FieldSpec], list[FieldSpec]]:
     fields = [f for f in settings.fields() if f.when is None or getattr(settings, f.when[0]) == f.when[1]]
     main = [f for f in fields if f.main][:3] or fields[:2]
     return main, [f for f in fields if f not in main]
+
+
+def misfit(field: FieldSpec, value: float | None, now: float | None) -> str:
+    """Why a typed number cannot be used, in a sentence that also says what stays; "" where it can.
+
+    Number boxes know no bounds of their own: gradio refuses without a name, and a browser's arrows would count from the lower one.
+    """
+    low, high = field.minimum, field.maximum
+    if value is None:
+        wrong = "" if field.optional else "needs a number"
+    elif field.type == "int" and value != int(value):
+        wrong = f"is a whole number: not {value:g}"
+    elif (low is not None and value < low) or (high is not None and value > high):
+        bounds = f"from {low:,g} to {high:,g}" if low is not None and high is not None else ""
+        wrong = f"is {bounds or (f'at least {low:,g}' if high is None else f'at most {high:,g}')}: not {value:,g}"
+    else:
+        wrong = ""
+    return wrong and f"{field.label} {wrong}. It stays {'empty' if now is None else f'at {now:g}'}."
+
+
+def _arrow(value: float | None) -> float:
+    """What the arrows of a number box add: a digit of the number in it."""
+    return 10.0 ** (math.ceil(math.log10(value)) - 1) if value else 0.001
 
 
 def _step(low: float, high: float) -> float:

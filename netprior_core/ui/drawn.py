@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import gradio as gr
@@ -11,9 +13,11 @@ import gradio as gr
 from netprior_core.compute import apart
 from netprior_core.experiment import Experiment
 from netprior_core.noise import Noise
+from netprior_core.settings import FieldSpec
 from netprior_core.stopping import StoppingRule
 from netprior_core.ui import files, setup
-from netprior_core.ui.controls import FILES, control, split
+from netprior_core.ui.controls import FILES, control, misfit, split
+from netprior_core.ui.say import warn
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 #: Two parts of one page drawn anew at the same time trip over each other inside gradio ("dictionary changed size").
@@ -138,18 +142,10 @@ class Drawn:
         component = control(field, getattr(settings, field.name), key)
         if component is None:
             return
+        typed = self.typed(field, path)
 
         def changed(value: Any, now: Experiment, nonce: int, request: gr.Request) -> Changes:
-            if value is None and not field.optional:
-                return gr.skip()
-            value = int(value) if field.type == "int" and value is not None else value
-
-            def changed_to() -> Experiment:
-                return setup.change(
-                    now, [*path, field.name], files.text_of(value, field.widget) if field.widget in FILES else value
-                )
-
-            changes = self.attempt(now, changed_to, request)
+            changes = typed(value, now, request)
             if self.experiment not in changes:
                 return changes
             if path[0] == "operator" and field.type == "choice":
@@ -162,6 +158,40 @@ class Drawn:
         inputs = [component, self.experiment, self.nonce]
         listener = component.upload if isinstance(component, gr.File) else component.input  # type: ignore[attr-defined]
         listener(changed, inputs, outputs, trigger_mode="always_last", **QUIET)
+        if isinstance(component, gr.Number):
+            self.settle(component, field, path)
+
+    def typed(self, field: FieldSpec, path: list[str | int]) -> Callable[[Any, Experiment, gr.Request], Changes]:
+        """The event of a control of one setting, the one at ``path`` in the experiment."""
+
+        def changed(value: Any, now: Experiment, request: gr.Request) -> Changes:
+            if field.type in ("int", "float") and misfit(field, value, None):
+                return gr.skip()  # perhaps it is still being typed; leaving the box says what is wrong
+            value = int(value) if field.type == "int" and value is not None else value
+
+            def changed_to() -> Experiment:
+                content = files.text_of(value, field.widget) if field.widget in FILES else value
+                return setup.change(now, [*path, field.name], content)
+
+            return self.attempt(now, changed_to, request)
+
+        return changed
+
+    def settle(self, component: gr.Number, field: FieldSpec, path: list[str | int]) -> None:
+        """A number box that is left with what cannot be used says so, and shows what is in use."""
+
+        def left(value: float | None, now: Experiment) -> Any:
+            try:
+                kept: Any = reduce(getitem, [*path, field.name], now.model_dump())  # type: ignore[arg-type]
+            except (KeyError, IndexError):
+                return gr.skip()  # what the box belonged to is gone
+            wrong = misfit(field, value, kept)
+            if not wrong:
+                return gr.skip()
+            warn(wrong)
+            return kept
+
+        gr.on([component.blur, component.submit], left, [component, self.experiment], component, **QUIET)
 
     def _prior(self, experiment: Experiment, path: list[str | int], field: Any, key: str) -> None:
         """Which prior a method starts from: learned from the examples, shipped, or a file of the user's."""

@@ -144,6 +144,16 @@ def test_own_images_are_used_and_a_broken_one_is_named(open_page: Open, tiny: Ti
     assert page.locator("#live [data-ref=shots] canvas, #live [data-ref=shots] img").count() == 3
 
 
+def test_a_number_box_left_with_what_cannot_be_used_says_so_and_shows_what_is_in_use(open_page: Open) -> None:
+    page = open_page()
+    seeds = page.locator("#np-seeds input")
+    for typed, reason in (("99", "is from 1 to 16: not 99"), ("", "needs a number"), ("1.5", "is a whole number: not 1.5")):
+        seeds.fill(typed)
+        seeds.press("Tab")
+        page.get_by_text(f"Runs of each method {reason}. It stays at 1.").wait_for()
+        page.wait_for_function("document.querySelector('#np-seeds input').value === '1'")
+
+
 def test_the_link_restores_the_set_up(open_page: Open) -> None:
     page = open_page()
     choose(page, "np-operator", "Inpainting")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gradio as gr
 import numpy as np
 import pytest
+from pydantic.fields import FieldInfo
 
 from netprior_core import examples
 from netprior_core.errors import InvalidSettings
-from netprior_core.experiment import MAX_LANES, UploadedImage, build, parse
+from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage, build, parse
 from netprior_core.methods import Method
+from netprior_core.methods.dip import DeepImagePrior
 from netprior_core.operators import Operator
+from netprior_core.settings import field_spec
 from netprior_core.stopping import StoppingRule
 from netprior_core.ui import setup
-from netprior_core.ui.controls import control, split
+from netprior_core.ui.controls import control, misfit, split
 from netprior_core.ui.page import family_headings
 
 KEYS = [found.key for found in examples.sets()]
@@ -196,9 +200,29 @@ def test_every_setting_has_a_control_that_shows_its_value_and_bounds(cls: type) 
             continue
         assert component.elem_id == f"np-x-{field.name}"
         assert component.value == getattr(settings, field.name) or field.optional or field.type == "text"  # type: ignore[attr-defined]
-        for bound in ("minimum", "maximum"):
-            if hasattr(component, bound):
-                assert getattr(component, bound) == getattr(field, bound)
+        if isinstance(component, gr.Slider):
+            assert (component.minimum, component.maximum) == (field.minimum, field.maximum)
+        elif isinstance(component, gr.Number):
+            for bound, beyond in ((field.minimum, -1), (field.maximum, 1)):
+                if bound is not None:
+                    assert not misfit(field, bound, field.default)
+                    assert f"{bound:,g}" in misfit(field, bound + beyond, field.default)
+
+
+def test_a_number_that_cannot_be_used_is_refused_in_words() -> None:
+    seeds = field_spec("seeds", Experiment.model_fields["seeds"])
+    assert misfit(seeds, 99, 1) == "Seeds is from 1 to 16: not 99. It stays at 1."
+    assert misfit(seeds, 2.5, 1) == "Seeds is a whole number: not 2.5. It stays at 1."
+    assert misfit(seeds, None, 3) == "Seeds needs a number. It stays at 3."
+    assert misfit(seeds, 16, 1) == ""
+    optional = field_spec("budget", FieldInfo.from_annotation(float | None))  # type: ignore[arg-type]
+    assert misfit(optional, None, 2.0) == ""
+
+
+def test_the_arrows_of_a_number_box_add_a_digit_of_the_number_in_it() -> None:
+    rate = next(field for field in DeepImagePrior.fields() if field.name == "learning_rate")
+    steps = {value: control(rate, value, "x").step for value in (0.01, 0.005, 3e-5)}  # type: ignore[union-attr]
+    assert steps == pytest.approx({0.01: 1e-3, 0.005: 1e-3, 3e-5: 1e-5})
 
 
 def test_what_the_form_says_is_an_experiment_again() -> None:
