@@ -8,9 +8,15 @@ import pkgutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netprior_core.errors import NetPriorError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from netprior_core.experiment import Experiment
+    from netprior_core.settings import Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,8 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="methods, operators, embedded examples and their settings")
     listing.add_argument("kind", nargs="?", help="show the settings of one method or operator")
-    run = commands.add_parser("run", help="run an experiment.json (or a recording's zip)")
-    run.add_argument("experiment", type=Path)
+    run = commands.add_parser("run", help="run a link of the app, a recording's zip, or the experiment.json in it")
+    run.add_argument(
+        "experiment",
+        help="a link from the app (Share and restore; in quotes), a recording's zip (Results), or the experiment.json in one",
+    )
     run.add_argument("--out", type=Path, help="folder for the recording (a name ending in .zip makes a zip)")
     run.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     run.add_argument(
@@ -70,7 +79,7 @@ def _list(options: argparse.Namespace) -> int:
         cls = next((c for registry in families.values() for c in registry if c.model_fields["kind"].default == options.kind), None)
         if cls is None:
             raise NetPriorError(f"There is no method or operator called '{options.kind}'. `list` alone shows them all.")
-        print(f"{cls.title} ({options.kind})\n{cls.summary()}\n")
+        print(f"{cls.title} ({options.kind})\n{_summary(cls)}\n")
         for f in cls.fields():
             bounds = f"{f.minimum} to {f.maximum}" if f.minimum is not None else " | ".join(map(str, f.choices))
             print(f"  {f.name} = {f.default!r}  [{bounds}] {f.unit}\n      {f.help}")
@@ -80,11 +89,17 @@ def _list(options: argparse.Namespace) -> int:
     for title, registry in families.items():
         print(f"{title}:")
         for cls in registry:
-            print(f"  {cls.model_fields['kind'].default:22} {cls.title}: {cls.summary()}")
+            print(f"  {cls.model_fields['kind'].default:22} {cls.title}: {_summary(cls)}")
     print("embedded examples:")
     for found in examples.sets():
         print(f"  {found.key:22} {found.title}: {found.blurb}")
     return 0
+
+
+def _summary(cls: type[Settings]) -> str:
+    """A summary for a terminal: without marks of markup, and without the title that many begin with."""
+    summary, title = cls.summary().replace("``", ""), f"{cls.title}: "
+    return summary[len(title) :] if summary.casefold().startswith(title.casefold()) else summary
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -94,14 +109,10 @@ def _run(options: argparse.Namespace) -> int:
     from netprior_core.experiment import race_of
     from netprior_core.metrics import CONVENTION
     from netprior_core.race import summary
-    from netprior_core.recording import open_any, write, write_folder
+    from netprior_core.recording import write, write_folder
 
-    try:
-        recording = open_any(options.experiment.read_bytes())
-    except OSError as error:
-        raise NetPriorError(f"{options.experiment} cannot be read: {error.strerror}.") from None
-    experiment = recording.experiment
-    race = race_of(experiment, recording.images, pick_device(options.device), seeds=options.seeds)
+    experiment, images = _experiment(options.experiment)
+    race = race_of(experiment, images, pick_device(options.device), seeds=options.seeds)
     start = time.perf_counter()
     bars = [tqdm(desc=f"{lane.name:20.20}", unit="it", position=lane.index, mininterval=0.2) for lane in race.lanes]
 
@@ -131,13 +142,27 @@ def _run(options: argparse.Namespace) -> int:
         try:
             if options.out.suffix == ".zip":
                 options.out.parent.mkdir(parents=True, exist_ok=True)
-                write(race, experiment, recording.images, options.out)
+                write(race, experiment, images, options.out)
             else:
-                write_folder(race, experiment, recording.images, options.out)
+                write_folder(race, experiment, images, options.out)
         except OSError as error:
             raise NetPriorError(f"The recording could not be written to {options.out}: {error.strerror}.") from None
         print(f"recorded in {options.out}")
     return 0 if all(lane.state == "finished" for lane in race.lanes) else 1
+
+
+def _experiment(named: str) -> tuple[Experiment, dict[str, np.ndarray]]:
+    """The experiment of a link or of a file, and the uploaded images that a zip carries."""
+    from netprior_core import link
+    from netprior_core.recording import open_any
+
+    if "?x=" in named:
+        return link.decode(named.split("?x=", 1)[1].split("&")[0].split("#")[0]), {}
+    try:
+        recording = open_any(Path(named).read_bytes())
+    except OSError as error:
+        raise NetPriorError(f"{named} cannot be read: {error.strerror}.") from None
+    return recording.experiment, recording.images
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from shared import dip
 
+from netprior_core import link
 from netprior_core.__main__ import main
 from netprior_core.experiment import Experiment, race_of
 from netprior_core.methods import Method
@@ -63,6 +64,14 @@ def test_a_run_gives_the_numbers_of_a_race_and_records_them(tiny: Tiny, tmp_path
     # the zip is an experiment too
     assert main(["run", str(out), "--out", str(tmp_path / "folder"), "--device", "cpu"]) == 0
     assert json.loads((tmp_path / "folder" / "summary.json").read_text())["rows"][0]["psnr"] == summary(race)[0]["psnr"]
+
+
+def test_a_link_of_the_app_can_be_run(tiny: Tiny, capsys: Output) -> None:
+    experiment = tiny(methods=[{"kind": "adjoint"}])
+    assert main(["run", f"http://127.0.0.1:7860/?x={link.encode(experiment)}&__theme=dark", "--device", "cpu"]) == 0
+    assert f"{summary(race_of(experiment, {}).run())[0]['psnr']:.2f} dB" in capsys.readouterr().out
+    assert main(["run", "http://127.0.0.1:7860/?x=broken"]) == 2
+    assert "This link is damaged" in capsys.readouterr().err
 
 
 def test_a_run_in_which_a_lane_is_refused_says_so_and_is_not_a_success(tiny: Tiny, tmp_path: Path, capsys: Output) -> None:
