@@ -20,7 +20,8 @@ function updateStrip(view) {
   const { truth, operator, measurement, shots } = state.strip;
   wantPicture(view.truth, truth?.src ?? null);
   wantPicture(view.measurement, measurement?.src ?? null);
-  setText(refs.truthHint, truth ? "" : state.strip.measurement ? "no ground truth: nothing is scored against it" : "choose a target");
+  const absent = measurement ? "no ground truth: nothing is scored against it" : truth === null ? "" : "choose a target";
+  setText(refs.truthHint, truth ? "" : absent);
   setText(refs.truthCaption, truth?.caption ?? "");
   setText(refs.measurementHint, measurement?.src ? "" : "what the operator lets through");
   setText(refs.measurementCaption, measurement?.caption ?? "");

@@ -101,6 +101,10 @@ def setup_message(experiment: Experiment, problem: Problem | None, truth: Any, n
             0 if problem.shots is None else len(problem.shots),
             problem.noise_std,
         )
+    else:  # nothing of what was set up before may stand under the name of what cannot be
+        operator = experiment.operator
+        named = {"title": operator.title, "equation": operator.equation, "caption": "cannot be set up so"}
+        message["strip"] = {"truth": None, "operator": named, "measurement": None, "shots": None}
     return message
 
 

@@ -60,7 +60,9 @@ def test_the_setup_message_says_what_is_refused_and_why(tiny: Tiny) -> None:
     assert len(message["strip"]["shots"]["srcs"]) == 4
     assert truth is not None
     np.testing.assert_array_equal(pixels_of(message["strip"]["truth"]["src"])[..., 0], (truth[0, 0] * 255).round().byte().numpy())
-    assert "strip" not in setup_message(experiment, None, None, note="no")
+    strip = checked(setup_message(experiment, None, None, note="no"))["strip"]
+    assert strip["operator"]["title"] == experiment.operator.title
+    assert strip["truth"] is strip["measurement"] is strip["shots"] is None
 
 
 def test_curves_arrive_in_pieces_that_join_into_the_whole(tiny: Tiny) -> None:
