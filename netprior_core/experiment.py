@@ -118,6 +118,8 @@ class Experiment(_Record):
                 f"a picture cannot be the measurement of {self.operator.title.lower()}: "
                 "only operators whose measurement is itself a picture can take one. Upload it as an array of numbers (.npy)"
             )
+        if isinstance(self.noise, GaussianNoise) and self.noise.clip and not self.operator.measures_images:
+            raise ValueError(f"the measurement of {self.operator.title.lower()} is not a picture: it cannot be clipped to [0, 1]")
         return self
 
     @model_validator(mode="after")

@@ -101,6 +101,7 @@ def document(**changes: Any) -> dict[str, Any]:
         ({"operator": {"kind": "denoising", "version": 9}}, "newer NetPrior"),
         ({"format": "something-else"}, "format"),
         ({"target_is": "measurement", "operator": {"kind": "compressed-sensing"}}, "cannot be the measurement"),
+        ({"noise": {"kind": "gaussian", "clip": True}, "operator": {"kind": "fourier"}}, "cannot be clipped"),
     ],
     ids=str,
 )

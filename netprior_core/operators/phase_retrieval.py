@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from netprior_core.errors import InvalidSettings
-from netprior_core.noise import GaussianNoise, Noise
+from netprior_core.noise import Noise
 from netprior_core.operators import compressed_sensing
 from netprior_core.operators._sensing import (
     GAIN_ERROR_MEANS,
@@ -136,8 +136,7 @@ class PhaseModel(ForwardModel):
         if not std:
             return clean
         draw = torch.randn((2, *clean.shape), generator=torch.Generator().manual_seed(seed)).to(clean) * (std / math.sqrt(2))
-        y = (self._linear(x) + torch.complex(draw[0], draw[1])).abs()
-        return y.clamp(0, 1) if isinstance(noise, GaussianNoise) and noise.clip else y
+        return (self._linear(x) + torch.complex(draw[0], draw[1])).abs()
 
     def measurement_from(self, array: np.ndarray) -> torch.Tensor:
         """As in :class:`ForwardModel`; negative values are refused too."""

@@ -65,6 +65,8 @@ class Drawn:
                 self._mask_editor(experiment)
             self._noise_choice(experiment)
             noise_main, noise_more = split(experiment.noise)
+            if not experiment.operator.measures_images:
+                noise_more = [field for field in noise_more if field.name != "clip"]
             for field in noise_main:
                 self._field(experiment, ["noise"], field, "noise")
             if [field for field in more if field.widget != "mask"] or noise_more:

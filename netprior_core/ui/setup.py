@@ -68,8 +68,11 @@ def with_operator(experiment: Experiment, kind: str) -> Experiment:
     quiet = isinstance(experiment.noise, GaussianNoise) and not experiment.noise.sigma
     if kind == "denoising" and quiet and all(method.compare == "psnr" for method in experiment.methods):
         changes["noise"] = GaussianNoise(sigma=25).model_dump(mode="json")  # else there is nothing to denoise
-    if not operator.measures_images and experiment.target.source != "array":
-        changes["target_is"] = "truth"
+    if not operator.measures_images:
+        if experiment.target.source != "array":
+            changes["target_is"] = "truth"
+        if isinstance(experiment.noise, GaussianNoise):
+            changes["noise"] = experiment.noise.model_copy(update={"clip": False}).model_dump(mode="json")
     return parse({**experiment.model_dump(mode="json"), **changes})
 
 

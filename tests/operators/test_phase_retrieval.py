@@ -88,7 +88,6 @@ def test_no_noise_and_other_noise() -> None:
     assert torch.allclose(counted, counted.round(), atol=1e-9)
     lost = model.measure(x, SaltAndPepperNoise(share=30), seed=1)
     assert 0.15 < float((lost != clean).double().mean()) < 0.45
-    assert float(model.measure(x, GaussianNoise(clip=True), seed=1).max()) <= 1
 
 
 @pytest.mark.parametrize(("matrix", "ratio", "least"), [("dense", 0.25, 0.45), ("structured", 0.25, 0.45), ("dense", 0.125, 0.35)])

@@ -63,6 +63,12 @@ def test_an_operator_that_measures_no_pictures_takes_the_truth_back() -> None:
     assert setup.with_operator(measured, "inpainting").target_is == "measurement"
 
 
+def test_only_a_measurement_that_is_a_picture_stays_clipped() -> None:
+    clipped = setup.change(setup.with_operator(setup.from_set("camera"), "denoising"), ["noise", "clip"], True)
+    assert setup.with_operator(clipped, "inpainting").noise == clipped.noise
+    assert setup.with_operator(clipped, "tomography").noise == clipped.noise.model_copy(update={"clip": False})
+
+
 def test_one_value_is_changed_and_the_old_experiment_stays() -> None:
     before = setup.from_set("faces")
     after = setup.change(before, ["noise", "sigma"], 3)
