@@ -34,6 +34,10 @@ TO_THE_LIVE_VIEW = """() => {
 }"""
 #: With the keyboard it is sixty stops from the first control to Run.
 SKIP = "document.querySelector('#live .np-buttons button:not(:disabled)').focus()"
+TO_LEARN = (
+    "const tab = [...document.querySelectorAll('#np-tabs [role=tab]')].find((t) => t.textContent.trim() === 'Learn');"
+    "tab.click(); tab.scrollIntoView({ block: 'start' }); tab.focus({ preventScroll: true })"
+)
 NOTHING = ""  # the empty choice of a lane
 NO_LINK = "Uploaded images cannot be in a link: share the zip of a run instead."
 
@@ -58,7 +62,8 @@ class Column(Drawn):
         gr.HTML(
             f"<button type='button' class='np-skip' onclick=\"{SKIP}\">Go to the race</button><h1>NetPrior</h1>"
             "<p>Recover an image from an incomplete measurement, with priors that learned from nothing, "
-            "from a few images, or from many.</p>",
+            "from a few images, or from many. "
+            f"<button type='button' class='np-new' onclick=\"{TO_LEARN}\">New here?</button></p>",
             elem_id="np-title",
         )
         gr.HTML("<h2><b>1</b> Examples <i>shots</i></h2>", elem_classes="np-step")
