@@ -11,13 +11,13 @@ from netprior_core import examples, generators, priors
 from netprior_core.errors import InvalidSettings, MissingPrior
 from netprior_core.experiment import Experiment, parse
 from netprior_core.methods import Method
-from netprior_core.methods.csdip import CSDIP
+from netprior_core.methods.csdip import CSDIP, baseline_for
+from netprior_core.methods.lowshot import LowShot
 
 #: Numbers of examples of the low-shot paper, and two for small sets.
 COUNTS = (2, 5, 10, 15, 25, 50, 100)
 #: Learned regularisation fits a network to every example: a few of them, as in its paper.
 LEARNED_COUNTS = (2, 5, 10)
-UNTRAINED = {"kind": "cs-dip", "layers": "dcgan", "last_k": 1, "iterations": 500}
 #: What can be drawn, by name, with the words for it.
 CURVES: Mapping[str, str] = {
     "low-shot": "Low-shot",
@@ -52,7 +52,9 @@ def points(experiment: Experiment, curves: Sequence[str] = ("low-shot",)) -> lis
     if not drawn:
         raise InvalidSettings(next((reason for reason in reasons if reason), "Choose at least one curve of the data axis."))
     available = _available(experiment)
-    untrained = [] if type(experiment.operator).needs_shots else [_point(experiment, 0, UNTRAINED, available, drawn[0])]
+    untrained = (
+        [] if type(experiment.operator).needs_shots else [_point(experiment, 0, _untrained(experiment), available, drawn[0])]
+    )
     found: list[Point] = []
     for curve in drawn:
         if curve == "learned":
@@ -100,8 +102,14 @@ def shipped() -> dict[str, dict[str, Any]]:
     return {name: card for _, (name, card) in sorted(best.items())}
 
 
+def _untrained(experiment: Experiment) -> dict[str, Any]:
+    """The paper's baseline for this operator, as wide as the generator that learns: CS-DIP on a DCGAN."""
+    channels = _lane(experiment, "low-shot").get("channels", LowShot().channels)
+    return CSDIP.preset(baseline_for(0), channels=channels).suited(experiment.operator).model_dump(mode="json")
+
+
 def _low_shot(experiment: Experiment, available: int) -> list[Point]:
-    method = _lane(experiment, "low-shot") | {"prior": "", "start": "low-shot"}
+    method = _lane(experiment, "low-shot") | {"prior": "", "start": "low-shot", "left_out": False}
     counts = sorted({count for count in COUNTS if count < available} | {available})
     return [_point(experiment, count, method, available, "low-shot") for count in counts]
 

@@ -21,7 +21,7 @@ from netprior_core.bench._data import cache_of
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
 from netprior_core.methods import Method
-from netprior_core.methods.csdip import CSDIP
+from netprior_core.methods.csdip import CSDIP, baseline_for
 from netprior_core.methods.dip import DeepImagePrior
 from netprior_core.methods.lowshot import LowShot
 from netprior_core.metrics import CONVENTION, psnr
@@ -43,11 +43,16 @@ ALLOWED_DB, AHEAD_DB = 0.1, 1.5
 OURS, UPSAMPLING, SHOTS = "ours", "ours, upsampling", 10
 #: A name that no shipped file has, so that the files of --priors are the ones that are measured.
 _OWN = "benched-"
+#: What a row is called whose prior was learned before.
+SOLVED = "solved as published"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method of the table: ``shots`` is 0 for untrained ones; ``stamp`` changes when its settings or its prior do."""
+    """A method of the table: ``shots`` is 0 for untrained ones; ``stamp`` changes when its settings or its prior do.
+
+    ``taught``: iterations of pre-training, and examples in each where not all of them.
+    """
 
     title: str
     method: Method
@@ -55,6 +60,7 @@ class Row:
     loss: str
     recipe: str
     stamp: str
+    taught: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,18 +136,24 @@ def rows(folder: Path, *, quick: bool = False) -> list[Row]:
     for path in prior_files(folder):
         card = priors.card_of(path)
         shots, loss = int(card["shots"]), str(card["settings"]["loss"])
-        recipes = {"as published": "as published"} | ({"ours": OURS} if shots == 10 else {})
+        settings = card["settings"]
+        taught = f"{settings['pretrain_iterations']:,} it" + (f" of {settings['batch']}" if settings.get("batch") else "")
+        recipes = {SOLVED: "as published"} | ({"ours": OURS} if shots == 10 else {})
         for recipe, preset in recipes.items():
             # How it was learned is in the file; these settings say how it is solved with.
             method = LowShot.preset(preset, loss=loss, prior=name_of(path), **(QUICK if quick else {}))
-            title = f"{shots} shots, {loss}, {recipe}"
-            found.append(Row(title, method, shots, loss, recipe, _stamp(method, card.get("key"), card.get("seconds"))))
+            title = f"{shots} shots, {loss}, {taught}, {recipe}"
+            found.append(Row(title, method, shots, loss, recipe, _stamp(method, card.get("key"), card.get("seconds")), taught))
     found.sort(key=lambda row: (row.loss != "mmd", row.shots, row.recipe))
     for preset, words in ((OURS, "ours, learned so too"), (UPSAMPLING, "ours with upsampling, learned so too")):
         learned = LowShot.preset(preset, **(QUICK if quick else {}))
         found.append(Row(f"{SHOTS} shots, {learned.loss}, {words}", learned, SHOTS, learned.loss, preset, _stamp(learned)))
     less: dict[str, Any] = {"iterations": 40, "channels": 16} if quick else {}
-    untrained = {"CS-DIP": CSDIP.preset("as published", **less), "DIP": DeepImagePrior.preset("1000 iterations", **less)}
+    untrained = {
+        "CS-DIP as in the low-shot paper": CSDIP.preset(baseline_for(1), **{"channels": LowShot().channels, **less}),
+        "CS-DIP": CSDIP.preset("as published", **less),
+        "DIP": DeepImagePrior.preset("1000 iterations", **less),
+    }
     return [*found, *(Row(f"{name}, untrained", method, 0, "", "", _stamp(method)) for name, method in untrained.items())]
 
 
@@ -156,9 +168,16 @@ def _key(row: Row, ratio: float, sigma: float, image: int) -> str:
 
 def _solve(row: Row, truth: torch.Tensor, shots: torch.Tensor, ratio: float, sigma: float, image: int) -> dict[str, Any]:
     problem = replace(sensed(truth, ratio, sigma, image), shots=shots)  # for the row that learns; the others do not look at them
-    value, seconds = solved(row.method, problem, truth, image)[1:]
+    value, seconds = solved(_at(row.method, ratio), problem, truth, image)[1:]
     columns = {"ratio": ratio, "sigma": sigma, "method": row.title}
     return {**columns, "psnr": round(value, 3), "seconds": round(seconds, 2)}
+
+
+def _at(method: Method, ratio: float) -> Method:
+    """The low-shot paper's untrained baseline stops the earlier, the less was measured; other methods stay as they are."""
+    if not isinstance(method, CSDIP) or method.layers != "dcgan":
+        return method
+    return method.model_copy(update={"iterations": min(method.iterations, CSDIP.preset(baseline_for(ratio)).iterations)})
 
 
 def sensed(truth: torch.Tensor, ratio: float, sigma: float, image: int) -> Problem:
@@ -228,7 +247,7 @@ def conclusions(known: Known, table: list[Row]) -> list[str]:
         noise = f"σ = {sigma:g}/255" if sigma else "no noise"
         for ratio in _ratios(known, sigma):
             for loss in dict.fromkeys(row.loss for row in table if row.shots):
-                lines += _grows(known, [r for r in table if r.loss == loss and r.recipe == "as published"], ratio, sigma, noise)
+                lines += _grows(known, [r for r in table if r.loss == loss and r.recipe == SOLVED], ratio, sigma, noise)
             untrained = _best_untrained(known, table, ratio, sigma)
             if untrained is not None:
                 lines += _against(known, table, untrained, ratio, sigma, noise)
@@ -256,7 +275,11 @@ def _grows(known: Known, ladder: list[Row], ratio: float, sigma: float, noise: s
         return []
     said = ", ".join(f"{a} → {b}: {gain:+.2f}" for a, b, gain in steps)
     grows = "grows with S" if all(gain >= -ALLOWED_DB for *_, gain in steps) else "does not grow with S everywhere"
-    return [f"{noise}, m/n = {ratio:g}, {ladder[0].loss}: {grows} ({said} dB)."]
+    taught = dict.fromkeys(row.taught for row in ladder)
+    differently = (
+        f" Learned differently: {', '.join(f'{row.shots} shots {row.taught}' for row in ladder)}." if len(taught) > 1 else ""
+    )
+    return [f"{noise}, m/n = {ratio:g}, {ladder[0].loss}: {grows} ({said} dB).{differently}"]
 
 
 def _against(known: Known, table: list[Row], untrained: Row, ratio: float, sigma: float, noise: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from netprior_core import generators, priors
 from netprior_core.errors import MissingPrior
 from netprior_core.methods import Method
-from netprior_core.methods.csdip import CSDIP
+from netprior_core.methods.csdip import CSDIP, baseline_for
 from netprior_core.methods.csgm import CSGM
 from netprior_core.methods.iagan import IAGAN
 from netprior_core.methods.lowshot import LowShot
@@ -42,13 +43,14 @@ class Lane:
     stamp: str
 
 
-def lanes(part: str, low_shot: Mapping[int, str], quick: bool) -> list[Lane]:
-    """The methods of a part, cheap ones first. ``low_shot``: names of priors by number of shots."""
+def lanes(part: str, low_shot: Mapping[int, str], quick: bool, count: int) -> list[Lane]:
+    """The methods of a part, cheap ones first, each as published for this m. ``low_shot``: names of priors by number of shots."""
     few: dict[str, Any] = {"iterations": 4} if quick else {}
     both: dict[str, Any] = {"latent_iterations": 4, "joint_iterations": 4} if quick else {}
     inner: dict[str, Any] = {"outer": 2, "inner": 3} if quick else {}
     published = "as published, digits" if part == "digits" else "as published, faces"
-    adapted = "low-shot paper" if part == "faces" else "live"
+    adapted = "low-shot paper" if part == "faces" else "as released"
+    shape = (1, 28, 28) if part == "digits" else (3, 64, 64)
     found: dict[str, Method] = {
         NPGD_TITLES[0]: NPGD.preset("as published", **few),
         NPGD_TITLES[1]: NPGD.preset("live", **few),
@@ -60,10 +62,9 @@ def lanes(part: str, low_shot: Mapping[int, str], quick: bool) -> list[Lane]:
     for shots, name in sorted(low_shot.items()):
         found[f"Low-shot {shots}"] = LowShot.preset("as published", prior=name, **both)
     if part == "faces":
-        found["CS-DIP"] = CSDIP.preset("low-shot paper's baseline, m/n ≤ 0.5", **few)
+        found["CS-DIP"] = CSDIP.preset(baseline_for(count / math.prod(shape)), **few)
     if part == "digits":
-        found["CS-DIP"] = CSDIP.preset("as published", **few)
-    shape = (1, 28, 28) if part == "digits" else (3, 64, 64)
+        found["CS-DIP"] = CSDIP.preset("as published, MNIST", **few)
     return [Lane(title, method, _stamp(method, shape)) for title, method in found.items()]
 
 

@@ -66,11 +66,11 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
 
 def _images(options: argparse.Namespace, report: Report, device: torch.device, part: str) -> None:
-    lanes = _chosen(_generative.lanes(part, _low_shot(options.priors) if part == "faces" else {}, options.quick), options)
+    low_shot = _low_shot(options.priors) if part == "faces" else {}
     for i, truth in enumerate(_truths(options, part, device)):
         for count in _counts(options, part):
             problem = problem_of(Operator.registry["compressed-sensing"](count=count), truth, 2000 + i)
-            for lane in lanes:
+            for lane in _chosen(_generative.lanes(part, low_shot, options.quick, count), options):
                 _row(report, part, lane, truth, problem, i, count)
 
 
@@ -78,12 +78,11 @@ def _designed(options: argparse.Namespace, report: Report, device: torch.device,
     """The same search with a random A, and with one made from the generator's samples."""
     if not _has(FACE):
         return
-    lanes = _chosen(_generative.lanes(part, {}, options.quick), options)
     for i, truth in enumerate(_truths(options, part, device)):
         for count in _counts(options, part):
             for name, operator in _matrices(count).items():
                 problem = problem_of(operator, truth, 2000 + i)
-                for lane in lanes:
+                for lane in _chosen(_generative.lanes(part, {}, options.quick, count), options):
                     _row(report, part, lane, truth, problem, i, count, matrix=name)
 
 

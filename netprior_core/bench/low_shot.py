@@ -16,7 +16,7 @@ from netprior_core.bench._data import cache_of
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
 from netprior_core.methods import Method
-from netprior_core.methods.csdip import CSDIP
+from netprior_core.methods.csdip import CSDIP, baseline_for
 from netprior_core.methods.dip import DeepImagePrior
 from netprior_core.methods.lowshot import LowShot
 from netprior_core.metrics import CONVENTION, psnr
@@ -44,18 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _colorization.add_arguments(parser)
 
 
-def methods(quick: bool) -> dict[str, Method]:
+def methods(quick: bool, ratio: float) -> dict[str, Method]:
     """The rows of the table."""
     if quick:
         return {
             "Low-shot": LowShot(pretrain_iterations=250, latent_iterations=80, joint_iterations=80, channels=16),
-            "CS-DIP, 500 it": CSDIP.preset("low-shot paper's baseline, m/n ≤ 0.5", iterations=100, channels=16),
+            "CS-DIP, low-shot paper": CSDIP.preset(baseline_for(ratio), iterations=100, channels=16),
             "CS-DIP, published": CSDIP(iterations=100, channels=32),
             "DIP": DeepImagePrior(iterations=60, channels=32, averaging=0.95),
         }
     return {
         "Low-shot": LowShot(),
-        "CS-DIP, 500 it": CSDIP.preset("low-shot paper's baseline, m/n ≤ 0.5"),
+        "CS-DIP, low-shot paper": CSDIP.preset(baseline_for(ratio)),
         "CS-DIP, published": CSDIP.preset("as published"),
         "DIP": DeepImagePrior.preset("1000 iterations"),
     }
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     for name in names:
         shots, targets = _images(name, options, images)
         means = {}
-        for title, method in methods(options.quick).items():
+        for title, method in methods(options.quick, options.ratio).items():
             key = f"{name}, {title}"
             row = report.cached(key) or report.row(key, set=name, method=title, **_measure(method, shots, targets, options, device))
             means[title] = row["psnr"]
@@ -124,7 +124,7 @@ def _problem(truth: torch.Tensor, shots: torch.Tensor, options: argparse.Namespa
 def _images(name: str, options: argparse.Namespace, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     if name == "celeba":
         first = CELEBA.first_held_out
-        shots = CELEBA.images(options.data, range(options.shots), options.size)
+        shots = CELEBA.shots(options.data, options.shots, options.size)
         return shots, CELEBA.images(options.data, range(first, first + count), options.size)
     found = examples.get(name)
     if found.n_shots < options.shots or found.n_targets < count:

@@ -128,7 +128,7 @@ def _methods(*, slow: bool, length: int) -> Iterator[tuple[str, Method]]:
 def _problem(operator: Any, sigma: float, truth: torch.Tensor, index: int) -> tuple[Problem, torch.Tensor]:
     shape: Any = tuple(truth.shape[1:])
     noise = GaussianNoise(sigma=sigma)
-    model = operator.build(shape, seed=index, device=truth.device)
+    model = operator.build(shape, seed=2000 + index, device=truth.device)
     y = model.measure(truth, noise, seed=1000 + index)
     return Problem(y, model, operator, noise, noise.std(y), shape), truth
 

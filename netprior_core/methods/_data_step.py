@@ -6,6 +6,7 @@ import torch
 
 from netprior_core import interrupt
 from netprior_core.errors import Unsolvable
+from netprior_core.methods._classical import PROBE_SEED
 from netprior_core.methods._common import squares
 from netprior_core.operators.base import LinearModel
 from netprior_core.problem import Problem
@@ -66,9 +67,8 @@ class DataStep:
 
     def _look(self) -> float:
         """Find out how to solve; returns the root mean square of the columns' lengths."""
-        probe = torch.randn((1, *self.problem.shape), generator=torch.Generator().manual_seed(0)).to(
-            self.model.device, self.model.dtype
-        )
+        generator = torch.Generator().manual_seed(PROBE_SEED)
+        probe = torch.randn((1, *self.problem.shape), generator=generator).to(self.model.device, self.model.dtype)
         if not isinstance(self.model, LinearModel):
             seen = self.model.linear_forward(probe)  # type: ignore[attr-defined]
             self.how, self._step = f"{SUBGRADIENT_STEPS} subgradient steps", self.model.linear_norm() ** 2  # type: ignore[attr-defined]

@@ -19,6 +19,8 @@ from netprior_core.settings import setting
 PROBE = 1e-3
 #: Times its first value at which σ̂ counts as diverged; share of it that must be left behind by the end.
 DIVERGED, NO_PROGRESS = 1.5, 0.9
+#: Times the measurement's own noise at which σ̂ counts as having arrived.
+NEAR_NOISE = 1.1
 #: The ratio m/n below which too few measurements are what is wrong.
 ENOUGH = 0.1
 
@@ -83,7 +85,8 @@ class DAMP(Method):
                 raise Unsolvable(self._failed(problem, f"diverged at iteration {iteration}"))
             objective = y.new_tensor([(sigma * scale) ** 2])
             yield (step := Step(iteration, self.iterations, "solve", x, x, objective))
-        if self.iterations > 1 and sigma > NO_PROGRESS * first:
+        floor = NEAR_NOISE * (problem.noise_std or 0.0) / scale  # what is left over is then the noise of the measurement
+        if self.iterations > 1 and sigma > max(NO_PROGRESS * first, floor):
             raise Unsolvable(self._failed(problem, "did not converge"))
         yield replace(step, stage="result", info={"returns": self.iterations, "note": f"σ̂ = {255 * sigma:.1f} of 255 at the end"})
 

@@ -28,6 +28,11 @@ RECIPE = 1
 LEARNING_SEED = 715_225_741
 
 
+def baseline_for(ratio: float) -> str:
+    """The preset of the low-shot paper's untrained baseline at this m/n: it stops the earlier, the less was measured."""
+    return f"low-shot paper's baseline, m/n {'≤ 0.025' if ratio <= 0.025 else '≤ 0.5' if ratio <= 0.5 else '> 0.5'}"
+
+
 class CSDIP(Method):
     """CS-DIP: fit the weights of an untrained DCGAN generator, its latent fixed, to the measurements, with some total variation.
 
@@ -107,8 +112,7 @@ class CSDIP(Method):
         return None
 
     def suited(self, operator: Any) -> CSDIP:
-        baseline = self.layers == "dcgan"
-        if not baseline:
+        if self.layers != "dcgan":
             if (self.preset_name() or "").startswith("as "):
                 return self
             names = (
@@ -120,9 +124,7 @@ class CSDIP(Method):
                 "precision",
             )
             return type(self)(**{name: getattr(self, name) for name in names})
-        ratio = getattr(operator, "ratio", 1.0)
-        name = "m/n ≤ 0.025" if ratio <= 0.025 else "m/n ≤ 0.5" if ratio <= 0.5 else "m/n > 0.5"
-        return type(self).preset(f"low-shot paper's baseline, {name}", precision=self.precision)
+        return type(self).preset(baseline_for(getattr(operator, "ratio", 1.0)), precision=self.precision, channels=self.channels)
 
     def key(self, problem: Problem) -> str:
         """Of the learned statistics: a hash of the shots, the operator, the noise and all settings that they depend on."""

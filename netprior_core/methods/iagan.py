@@ -96,6 +96,10 @@ class IAGAN(Generative):
             output = image.detach()
             step = Step(iteration, total, "solve", output, self._estimate(problem, output), loss.detach(), "joint")
             yield step
+        if self.joint_iterations:  # as the last update left it
+            with torch.no_grad():
+                output = to_unit(network(compute.activations(z)))
+            step = replace(step, output=output, estimate=self._estimate(problem, output), objective=misfits(problem, output))
         yield replace(step, stage="result", info={"returns": total})
 
     def _estimate(self, problem: Problem, image: torch.Tensor | None) -> torch.Tensor:

@@ -119,7 +119,7 @@ class LowShot(Method):
     tv_weight: float = setting(0.02, "Weight of the total variation in the joint stage.", ge=0, le=100, label="TV weight")
     batch: int = setting(32, "Examples visited at a time while pre-training; 0 takes all.", ge=0, le=1000)
     kernel_width: float = setting(
-        0.0, "Width α of the MMD's kernel; 0 takes the median squared distance between examples.", ge=0, le=1e9
+        0.0, "Width α of the MMD's kernel; 0 takes the median squared distance between the examples visited.", ge=0, le=1e9
     )
     latent: int = setting(128, "Length of a latent z.", ge=1, le=512)
     layers: Layers = setting(
@@ -150,6 +150,10 @@ class LowShot(Method):
             return f"{self.title}: the examples are {have} and the image is {want}. Make them the same size."
         if self.loss == "mmd" and len(problem.shots) < 2:
             return f"{self.title}: the MMD compares sets of images, so it needs at least two examples. Add one, or choose l2."
+        if self.loss == "mmd" and self.batch == 1:
+            return (
+                f"{self.title}: the MMD compares sets of images, so a batch is at least two examples. Raise the batch to 2 or more."
+            )
         return None
 
     def suited(self, operator: Any) -> LowShot:

@@ -13,6 +13,7 @@ from netprior_core.errors import Unsolvable
 from netprior_core.methods._data_step import DataStep, solvable
 from netprior_core.methods._pnp_tuned import TUNED
 from netprior_core.methods.base import Method
+from netprior_core.operators.super_resolution import SuperResolution
 from netprior_core.problem import Problem, Step
 from netprior_core.settings import setting
 
@@ -126,6 +127,10 @@ class _Splitting(PlugAndPlay):
     def _solve(self, problem: Problem, seed: int, prepared: Any) -> Iterator[Step]:
         yield from self._steps(problem, self._pairs(problem), self.iterations)
 
+    def _least(self, problem: Problem) -> float:
+        """The least noise level that the denoiser is told."""
+        return LEAST_LEVEL
+
     def _pairs(self, problem: Problem) -> Iterator[Turn]:
         data = DataStep(problem)
         denoise = denoisers.load(self.denoiser, problem.device)
@@ -133,7 +138,7 @@ class _Splitting(PlugAndPlay):
         u = torch.zeros_like(v)
         yield v, v, data.misfit(v), self.first / 255
         before = 0.0
-        for level in levels(self.first / 255, max(self.last * data.level, LEAST_LEVEL), self.iterations):
+        for level in levels(self.first / 255, max(self.last * data.level, self._least(problem)), self.iterations):
             rho = self.weight * (data.noise / level) ** 2
             u = u * (before / rho)  # ρ u is the multiplier: it stays when ρ changes
             before = rho
@@ -148,8 +153,9 @@ class DPIR(_Splitting):
     """DPIR: half-quadratic splitting with a denoiser, from strong noise to the measurement's own in a few turns.
 
     x = argmin_x ½ ‖A x − y‖² + (ρ_k/2) ‖x − v‖²; v = D(x, σ_k); σ_k falls geometrically from 49/255 to σ, ρ_k = λ σ²/σ_k²,
-    λ = 0.23; 8 iterations for deblurring, 24 for super-resolution (Zhang et al. 2021, eq. 6-8 and section V). The estimate is the
-    last v. Where measured values are no pixels σ_k ends at σ/g, g² the mean square of A's columns (1 in compressed sensing).
+    λ = 0.23; 8 iterations for deblurring, 24 for super-resolution (Zhang et al. 2021, eq. 6-8 and section V), where σ_k ends at
+    s/255 for enlargement by s if that is more than σ, as in the released code. The estimate is the last v. Where measured values
+    are no pixels σ_k ends at σ/g, g² the mean square of A's columns (1 in compressed sensing).
     Other operators than the paper's have settings of our own. The data step is exact where the operator has a closed form, else
     by conjugate gradients, or 10 subgradient steps in phase retrieval.
     """
@@ -163,6 +169,10 @@ class DPIR(_Splitting):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _presets("dpir")
 
     kind: Literal["dpir"] = "dpir"
+
+    def _least(self, problem: Problem) -> float:
+        operator = problem.operator
+        return max(super()._least(problem), operator.factor / 255 if isinstance(operator, SuperResolution) else 0.0)
 
 
 class PnPADMM(_Splitting):

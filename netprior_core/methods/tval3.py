@@ -30,11 +30,12 @@ class TVAL3(Method):
     after ten steps, ν ← ν − β(∇x − w), δ ← δ − μ(A x − y). Li, Yin, Jiang & Zhang 2013. Penalised: δ stays 0, and what is minimised
     is TV(x) + μ/2 ‖A x − y‖²; "auto" penalises when there is noise.
 
-    **Scaling**, on which the meaning of μ and β hangs: A and y are divided by ‖A‖, then y, and x with it, is multiplied by s so
-    that its values span 0.5 to 1.5 (s = 1 where they do). So penalised TVAL3 is total variation with λ = ‖A‖²/(μ s), and neither
-    the scale of A nor the unit of x (0 to 255, as CS-DIP has it, or 0 to 1) matters. This is our reading of the users' guide: the
-    MATLAB code was not run beside it. The run ends when two updates of the multipliers in a row moved x by less than the
-    tolerance, relatively (constrained: and ‖A x − y‖ is below ten tolerances of ‖y‖). TV is isotropic, channel by channel.
+    **Scaling**, on which the meaning of μ and β hangs: A and y are divided by ‖A‖ where that is above 1, then y, and x with it, is
+    multiplied by s so that its values span 0.5 to 1.5 (s = 1 where they do). So penalised TVAL3 is total variation with
+    λ = max(‖A‖, 1)²/(μ s), and the unit of x (0 to 255, as CS-DIP has it, or 0 to 1) does not matter. This is our reading of the
+    users' guide: the MATLAB code was not run beside it, and there it constrains even with noise unless told otherwise. The run
+    ends when two updates of the multipliers in a row moved x by less than the tolerance, relatively (constrained: and ‖A x − y‖ is
+    below ten tolerances of ‖y‖). TV is isotropic, channel by channel.
     """
 
     title: ClassVar[str] = "TVAL3"
@@ -47,6 +48,7 @@ class TVAL3(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "CS-DIP": {},
         "CS-DIP, penalised": {"data": "penalised"},
+        "constrained": {"data": "constrained"},
     }
 
     kind: Literal["tval3"] = "tval3"
@@ -65,7 +67,7 @@ class TVAL3(Method):
 
     def _solve(self, problem: Problem, seed: int, prepared: Any) -> Iterator[Step]:
         model = _classical.linear(problem)
-        norm = max(model.norm(), 1e-12)
+        norm = max(model.norm(), 1.0)  # as the released code: only what is larger is made smaller
         scale = scaling(problem.measurement, norm)
         y, mu, beta = scale / norm * problem.measurement, self.mu, self.beta
         constrained = self.data == "constrained" or (self.data == "auto" and problem.noise_std == 0)

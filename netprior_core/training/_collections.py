@@ -25,6 +25,7 @@ class Collection:
     channels: int
     first_held_out: int
     crop: tuple[int, int, int, int] | None = None
+    mirrored: bool = True  # whether a mirror image is one of the collection, too: not of what has a left and a right
 
     def held_out(self, data: Path | None) -> int:
         """How many images there are from ``first_held_out`` on. Raises InvalidSettings when the zip is not there."""
@@ -42,6 +43,12 @@ class Collection:
                 found.append(torch.from_numpy(pixels.reshape(size, size, -1)).permute(2, 0, 1).float() / 255)
         return torch.stack(found)
 
+    def shots(self, data: Path | None, count: int, size: int) -> torch.Tensor:
+        """The first ``count`` images. Raises InvalidSettings when that is more than may be learned from."""
+        if count > self.first_held_out:
+            raise InvalidSettings(f"{self.title}: at most {self.first_held_out:,} shots; the images after them are for measuring.")
+        return self.images(data, range(count), size)
+
     def _path(self, data: Path | None) -> Path:
         path = (data or Path("no folder given")) / self.archive
         if not path.is_file():
@@ -58,7 +65,12 @@ COLLECTIONS = {
         "faces/celeba_10k_89x109.zip", "CelebA faces", "CelebA: non-commercial research only", 3, 9500, (4, 20, 84, 100)
     ),
     "xray": Collection(
-        "medical/chest_xray_nih_400_256x256.zip", "Chest x-rays", "NIH Clinical Center: free use with acknowledgement", 1, 300
+        "medical/chest_xray_nih_400_256x256.zip",
+        "Chest x-rays",
+        "NIH Clinical Center: free use with acknowledgement",
+        1,
+        300,
+        mirrored=False,
     ),
     "cats": Collection("other/cats_afhq_1400_128x128.zip", "Cat faces", "AFHQ: CC BY-NC 4.0", 3, 1300),
 }

@@ -63,7 +63,7 @@ def load(name: str, data: Path | None, size: int = 0, limit: int = 0) -> Images:
     train = _levels(name, data, size or 64, 0, count)
     held_out = _levels(name, data, size or 64, first, first + collection.held_out(data))
     what = f"{collection.title}: images 1 to {count:,} of {collection.archive}"
-    return Images(name, f"{collection.title}, GAN ({count:,})", what, collection.terms, train, held_out, True)
+    return Images(name, f"{collection.title}, GAN ({count:,})", what, collection.terms, train, held_out, collection.mirrored)
 
 
 def digits(data: Path | None, part: str) -> torch.Tensor:

@@ -115,14 +115,14 @@ def through(
     losses: dict[int, float] = {}
     back = [torch.zeros_like(w) for w in start]
     pull = [torch.zeros_like(w) for w in start]
-    of_rates = torch.zeros((len(rates), count))
+    of_rates = torch.zeros((len(rates), count), device=rates.device)
     for k in range(steps, 0, -1):
         if k in marks:
             losses[k], slope = slopes(task.outer, thetas[k])
             torch._foreach_add_(back, slope, alpha=marks[k])
         row = rates[rows[k - 1]]
         products = torch.stack([(b * v).sum() for b, v in zip(back, velocities[k], strict=True)])
-        of_rates[rows[k - 1]] -= (row * products).cpu()  # with respect to log α
+        of_rates[rows[k - 1]] -= row * products  # with respect to log α
         torch._foreach_sub_(pull, torch._foreach_mul(back, row.tolist()))
         bend = curvature(task, thetas[k - 1], pull, gradients[k - 1], order)
         if bend is not None:

@@ -25,6 +25,8 @@ from netprior_core.problem import Shape
 FACES, NATURAL = "faces/lfw_3000_128x128.zip", "restoration/bsds500_train_200.zip"
 #: The last so many pictures of each archive are never trained on.
 FACES_HELD, NATURAL_HELD = 50, 20
+#: Added to the seeds of held-out measurements, so that none has the draw of a training task.
+HELD_SEED = 10**7
 VALIDATED_AT = (5, 10, 20, 50)
 
 #: Operators of mixed tasks, with how their settings are drawn from two numbers in [0, 1). Deblurring is left out: it is the
@@ -95,8 +97,8 @@ class Tasks:
         faces, natural = read_all(data, FACES), read_all(data, NATURAL)
         if whole and side < 128:  # whole faces, shrunk: for networks that place things by their coordinates in the image
             faces = [_shrunk(face, side) for face in faces]
-        # The bench measures on the last faces: what is chosen by validation (mixed is) must not be chosen on them.
-        until = len(faces) - FACES_HELD * (2 if mixed else 1)
+        # The bench measures on the last faces: what is chosen by validation must not be chosen on them.
+        until = len(faces) - 2 * FACES_HELD
         self.faces, self.natural = faces[:until], natural[:-NATURAL_HELD]
         self.held = {"faces": faces[until : until + FACES_HELD], "patches": natural[-NATURAL_HELD:]}
 
@@ -129,7 +131,9 @@ class Tasks:
         if self.mixed:
             operators["sensing"] = Operator.registry.parse(sensing)
         return {
-            f"{task} {kind}": [measured(crop(p, self.side, None), operator, 25.0, 10 * i, self.device) for i, p in enumerate(some)]
+            f"{task} {kind}": [
+                measured(crop(p, self.side, None), operator, 25.0, HELD_SEED + 10 * i, self.device) for i, p in enumerate(some)
+            ]
             for task, operator in operators.items()
             for kind, pictures in self.held.items()
             for some in [pictures[:: max(1, len(pictures) // count)][:count]]

@@ -28,15 +28,18 @@ from netprior_core.training._meta_data import VALIDATED_AT, Measured, Tasks, mea
 AVERAGING = 0.98
 #: A task's gradient is shrunk to at most this norm before it is added up.
 CLIP = 0.3
-#: Options that decide what is learned, with their defaults: a card names those that differ.
-DEFAULTS = {"order": "exact", "batch": 2, "size": 64, "tail": 0, "tiles": 1, "outer_rate": 0.0, "seed": 0}
+#: Options that do not decide what is learned: a card's command leaves them out.
+ASIDE = {"command", "name", "module", "data", "minutes", "resume", "begin", "mixed", "every", "validate", "out", "state", "device"}
 #: Outer weight of inner steps, as shares of the horizon: mostly its end.
 MARKS = {0.25: 0.1, 0.5: 0.2, 1.0: 1.0}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained: a module, its input for a measurement and a tile of the noise map, what finishes its output, its card."""
+    """What is trained: a module, its input for a measurement and a tile of the noise map, what finishes its output, its card.
+
+    ``options`` declares those of its command.
+    """
 
     kind: str
     trained: str
@@ -48,6 +51,7 @@ class Recipe:
     learn_rates: bool
     outer_rate: float
     card: dict[str, Any]
+    options: Callable[[argparse.ArgumentParser], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +83,9 @@ class Outer:
 
     def __init__(self, recipe: Recipe, options: argparse.Namespace) -> None:
         self.recipe, self.options = recipe, options
+        parser = argparse.ArgumentParser()
+        recipe.options(parser)
+        self.defaults = {action.dest: action.default for action in parser._actions}
         self.device = pick_device(options.device)
         self.module = recipe.module.to(self.device)
         if self.device.type == "cpu":
@@ -86,7 +93,7 @@ class Outer:
         self.names = [name for name, _ in self.module.named_parameters()]
         self.weights = [p.detach().clone() for p in self.module.parameters()]
         columns = len(self.weights) if recipe.learn_rates else 1
-        self.log_rates = torch.full((LEARNED_STEPS if recipe.learn_rates else 1, columns), recipe.first_rate).log()
+        self.log_rates = torch.full((LEARNED_STEPS if recipe.learn_rates else 1, columns), recipe.first_rate).log().to(self.device)
         self.average = [w.clone() for w in (*self.weights, self.log_rates)]
         rate = options.outer_rate or recipe.outer_rate
         groups = [{"params": self.weights, "lr": rate}]
@@ -94,6 +101,7 @@ class Outer:
             groups.append({"params": [self.log_rates], "lr": 20 * rate})
         self.adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
         self.done, self.seconds, self.history = 0, 0.0, []  # type: ignore[var-annotated]
+        self.begun = False  # from learned weights, for which the whole inner loop is not too long
         #: Options of every stretch of the training, with the seconds after which it began.
         self.stretches: list[tuple[float, str]] = []
 
@@ -118,7 +126,7 @@ class Outer:
         """One step of Adam; the mean outer loss at the end of the inner loops. Tasks without a finite gradient are left out."""
         options = self.options
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + self.done)
-        horizon = LEARNED_STEPS if options.begin else min(LEARNED_STEPS, 8 + self.done // 10)
+        horizon = LEARNED_STEPS if self.begun else min(LEARNED_STEPS, 8 + self.done // 10)
         if options.tail and horizon == LEARNED_STEPS:
             horizon += int(torch.randint(options.tail + 1, (), generator=generator))
         marks = {max(1, round(share * horizon)): weight for share, weight in MARKS.items()}
@@ -171,7 +179,7 @@ class Outer:
             for name, value in self.adam.state.get(parameter, {}).items():
                 tensors[f"adam.{i}.{name}"] = torch.as_tensor(value)
         about = {"done": self.done, "seconds": self.seconds, "history": self.history, "card": self.recipe.card}
-        about["stretches"] = self.stretches
+        about |= {"stretches": self.stretches, "begun": self.begun}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(about)})
@@ -184,8 +192,11 @@ class Outer:
             raise InvalidSettings(f"There is no training state {path.name} to resume from.")
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["state"])
-            if about["card"] != self.recipe.card:
+            card = self.recipe.card
+            if {**about["card"], "data": card["data"]} != card:
                 raise InvalidSettings(f"The training state {path.name} is of another network: {about['card']}.")
+            if about["card"]["data"] != card["data"]:  # what held-out pictures are may have changed in between
+                card["data"] = f"{about['card']['data']}; later {card['data']}"
             for i, parameter in enumerate([*self.weights, self.log_rates]):
                 parameter.copy_(file.get_tensor(f"weight.{i}"))
                 self.average[i].copy_(file.get_tensor(f"average.{i}"))
@@ -196,6 +207,7 @@ class Outer:
                     self.adam.state[parameter] = {n: v if n == "step" else v.to(parameter) for n, v in state.items()}
         self.done, self.seconds, self.history = about["done"], about["seconds"], about["history"]
         self.stretches = [(begun, words) for begun, words in about.get("stretches", [(0.0, "")])]
+        self.begun = about.get("begun", any("--begin" in words for _, words in self.stretches))
 
     @torch.no_grad()
     def begin(self, path: Path) -> None:
@@ -206,6 +218,7 @@ class Outer:
             parameter.copy_(value)
         if prior.tensors["rates"].shape != self.log_rates.shape:
             raise InvalidSettings(f"{path.name} has other learned rates than this network.")
+        self.begun = True
         self.log_rates.copy_(prior.tensors["rates"])
         torch._foreach_copy_(self.average, [*self.weights, self.log_rates])
 
@@ -230,6 +243,7 @@ class Outer:
             "seed": options.seed,
             "seconds": round(self.seconds),
             "inner": {"learned_steps": len(self.log_rates), "momentum": MOMENTUM, "tv_weight": TV_WEIGHT},
+            "outer_loss": {"weights at shares of the inner steps": MARKS, "gradient of a task shrunk to": CLIP},
             "batch": options.batch,
             "order": options.order,
             "outer_rate": options.outer_rate or recipe.outer_rate,
@@ -248,7 +262,9 @@ class Outer:
         """Note the options that are in force from now on."""
         options = self.options
         words = [
-            f"--{name.replace('_', '-')} {getattr(options, name)}" for name, d in DEFAULTS.items() if getattr(options, name) != d
+            f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+            for name, value in vars(options).items()
+            if name not in ASIDE and value != self.defaults[name]
         ]
         if options.begin and not self.done:
             words.append(f"--begin checkpoints/{options.begin.name}")

@@ -66,7 +66,15 @@ def run(options: argparse.Namespace) -> None:
     device = pick_device(options.device)
     patches = NoisyPatches(options.data, seed=options.seed, batch=options.batch, side=options.side)
     network = {**SMALL, "widths": options.widths, "blocks": options.blocks}
-    trainer = Trainer(patches, device, steps=options.steps, learning_rate=options.learning_rate, seed=options.seed, network=network)
+    trainer = Trainer(
+        patches,
+        device,
+        steps=options.steps,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        network=network,
+        level_weight=options.level_weight,
+    )
     train(trainer, options, lambda: _keep(trainer, options))
 
 

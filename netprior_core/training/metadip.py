@@ -36,8 +36,7 @@ def recipe(widths: list[int], noise: int, skip: int, mixed: bool, seed: int) -> 
         "widths": widths,
         "noise": noise,
         "skip": skip,
-        "data": "2950 faces of Labeled Faces in the Wild, 128×128"
-        + (" (2900 of them in mixed tasks), and 180 pictures of BSDS500 (train)" if mixed else ""),
+        "data": "2900 faces of Labeled Faces in the Wild, 128×128" + (", and 180 pictures of BSDS500 (train)" if mixed else ""),
         "terms": "LFW: research use" + ("; BSDS500: non-commercial research" if mixed else ""),
     }
 
@@ -56,6 +55,7 @@ def recipe(widths: list[int], noise: int, skip: int, mixed: bool, seed: int) -> 
         learn_rates=True,
         outer_rate=3e-4 if mixed else 1e-3,
         card=card,
+        options=add_arguments,
     )
 
 

@@ -33,7 +33,7 @@ def recipe(width: int, layers: int, omega: float, rate: float, seed: int) -> Rec
         "width": width,
         "layers": layers,
         "omega": omega,
-        "data": "2950 faces of Labeled Faces in the Wild, 128×128",
+        "data": "2900 faces of Labeled Faces in the Wild, 128×128",
         "terms": "LFW: research use",
     }
     network = siren(card, torch.Generator().manual_seed(seed))
@@ -48,6 +48,7 @@ def recipe(width: int, layers: int, omega: float, rate: float, seed: int) -> Rec
         learn_rates=False,
         outer_rate=3e-4,
         card=card,
+        options=add_arguments,
     )
 
 

@@ -200,14 +200,18 @@ class Trainer:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         tensors = {"projector": self.projector.state_dict(), "average": self.average.state_dict(), "adam": self.adam.state_dict()}
-        made = {"shape": list(self.drawing.shape), "channels": self.channels, "seed": self.seed}
-        torch.save({**tensors, "step": self.step, "seconds": self.seconds, "curve": self.curve, "made": made}, partial)
+        torch.save({**tensors, "step": self.step, "seconds": self.seconds, "curve": self.curve, "made": self._made()}, partial)
         partial.replace(path)
+
+    def _made(self) -> dict[str, Any]:
+        """What must not change from one stretch of a training to the next, since the card says it of the whole."""
+        same = {"channels": self.channels, "seed": self.seed, "latent_weight": self.latent_weight}
+        return {"shape": list(self.drawing.shape), **same}
 
     def resume(self, path: Path) -> None:
         """Go on from a state, also of an earlier version of the generator. Raises InvalidSettings when it is of another kind."""
         state = torch.load(path, map_location=self.compute.device, weights_only=True)
-        made = {"shape": list(self.drawing.shape), "channels": self.channels, "seed": self.seed}
+        made = self._made()
         if state["made"] != made:
             raise InvalidSettings(f"{path.name} belongs to a run with other settings: {state['made']}, not {made}.")
         self.projector.load_state_dict(state["projector"])
