@@ -142,7 +142,7 @@ def rows(folder: Path, *, quick: bool = False) -> list[Row]:
         for recipe, preset in recipes.items():
             # How it was learned is in the file; these settings say how it is solved with.
             method = LowShot.preset(preset, loss=loss, prior=name_of(path), **(QUICK if quick else {}))
-            title = f"{shots} shots, {loss}, {taught}, {recipe}"
+            title = f"{shots} shots, {loss}, {recipe}"
             found.append(Row(title, method, shots, loss, recipe, _stamp(method, card.get("key"), card.get("seconds")), taught))
     found.sort(key=lambda row: (row.loss != "mmd", row.shots, row.recipe))
     for preset, words in ((OURS, "ours, learned so too"), (UPSAMPLING, "ours with upsampling, learned so too")):
@@ -213,7 +213,7 @@ def _means(known: Known, table: list[Row]) -> list[dict[str, Any]]:
     found = []
     for sigma in _sigmas(known):
         for row in table:
-            columns: dict[str, Any] = {"method": row.title, "sigma": sigma}
+            columns: dict[str, Any] = {"method": row.title, "taught": row.taught, "sigma": sigma}
             for ratio in _ratios(known, sigma):
                 cell = values(known, row, ratio, sigma)
                 if cell:

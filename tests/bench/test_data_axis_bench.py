@@ -82,14 +82,14 @@ def test_parts_add_up_and_nothing_is_measured_twice(place: Path, monkeypatch: py
     monkeypatch.setattr(_data_axis, "_solve", watched)
     report = Report("low-shot", {"a": 2}, file)
     low_shot.run(_options(place, *words, "--ratios", "0.1", "0.3"), report)
-    assert len(done) == len(set(done)) == 2 * (3 + 9)  # at 0.1 the six with ten shots were there
+    assert len(done) == len(set(done)) == 2 * (4 + 10)  # at 0.1 the six with ten shots were there
     assert not [one for one in done if one[1] == 0.1 and "10 shots" in one[0]]
     assert [one[2] for one in done] == sorted(one[2] for one in done)  # all methods of the first image first
     assert [one[0] for one in done if one[1:] == (0.3, 0)][-2:] == ["CS-DIP, untrained", "DIP, untrained"]
     low_shot.run(_options(place, *words, "--ratios", "0.3"), Report("low-shot", {"a": 3}, file))
     rows = json.loads(file.read_text())["rows"]
-    assert sum("key" in row for row in rows) == 2 * 2 * 9  # rows of 0.1 stay though only 0.3 was asked for
-    (mean,) = [row for row in rows if "key" not in row and row["method"] == "10 shots, l2, as published"]
+    assert sum("key" in row for row in rows) == 2 * 2 * 10  # rows of 0.1 stay though only 0.3 was asked for
+    (mean,) = [row for row in rows if "key" not in row and row["method"] == "10 shots, l2, solved as published"]
     each = [row["psnr"] for row in rows if "key" in row and row["method"] == mean["method"] and row["ratio"] == 0.1]
     assert mean["m/n 0.1"] == pytest.approx(sum(each) / 2, abs=0.006)
     assert mean["images"] == 2
@@ -102,17 +102,26 @@ def test_a_prior_learned_anew_is_measured_anew(place: Path) -> None:
     prior = priors.load(path)
     priors.save(path, prior.tensors, {**prior.card, "key": "another"})
     after = {row.title: row.stamp for row in _data_axis.rows(place)}
-    assert [title for title in before if before[title] != after[title]] == ["5 shots, mmd, as published"]
+    assert [title for title in before if before[title] != after[title]] == ["5 shots, mmd, solved as published"]
 
 
 def test_as_published_means_the_papers_iterations_and_ours_has_as_many_at_most(place: Path) -> None:
     rows = {row.title: row.method for row in _data_axis.rows(place)}
-    published, ours = rows["10 shots, mmd, as published"], rows["10 shots, mmd, ours"]
+    published, ours = rows["10 shots, mmd, solved as published"], rows["10 shots, mmd, ours"]
     assert isinstance(published, LowShot)
     assert isinstance(ours, LowShot)
     assert (published.latent_iterations, published.joint_iterations, published.tv_weight) == (1250, 350, 0)
     assert ours.latent_iterations + ours.joint_iterations <= 1600
     assert ours.prior == published.prior
+
+
+def test_the_papers_untrained_baseline_stops_the_earlier_the_less_was_measured(place: Path) -> None:
+    rows = {row.title: row.method for row in _data_axis.rows(place)}
+    baseline, other = rows["CS-DIP as in the low-shot paper, untrained"], rows["CS-DIP, untrained"]
+    found = [_data_axis._at(baseline, ratio) for ratio in (0.02, 0.1, 0.75)]
+    assert [method.iterations for method in found if isinstance(method, CSDIP)] == [350, 500, 1000]
+    assert all(method.layers == "dcgan" and method.channels == LowShot().channels for method in found if isinstance(method, CSDIP))
+    assert _data_axis._at(other, 0.02) == other
 
 
 def test_the_same_measurement_for_every_method_and_another_for_every_image() -> None:
@@ -136,7 +145,7 @@ def test_the_files_of_the_folder_are_measured_and_the_cache_is_left_alone(place:
 
 def _table(scores: dict[str, list[float]], ratios: list[float]) -> tuple[dict[str, dict[str, Any]], list[Row]]:
     kinds = {"5": (5, "mmd"), "10": (10, "mmd"), "25": (25, "mmd"), "DIP": (0, ""), "CS-DIP": (0, "")}
-    table = [Row(name, LowShot(), *kinds[name], "as published", "x") for name in scores]
+    table = [Row(name, LowShot(), *kinds[name], _data_axis.SOLVED, "x", f"{name} it") for name in scores]
     known = {}
     for row in table:
         for ratio, value in zip(ratios, scores[row.title], strict=True):
@@ -149,7 +158,8 @@ def _table(scores: dict[str, list[float]], ratios: list[float]) -> tuple[dict[st
 def test_three_answers_in_words() -> None:
     scores = {"5": [20.0, 21.0], "10": [21.0, 20.5], "25": [22.0, 23.0], "DIP": [19.0, 22.0], "CS-DIP": [18.0, 18.0]}
     lines = _data_axis.conclusions(*_table(scores, [0.05, 0.1]))
-    assert "no noise, m/n = 0.05, mmd: grows with S (5 → 10: +1.00, 10 → 25: +1.00 dB)." in lines
+    differently = "Learned differently: 5 shots 5 it, 10 shots 10 it, 25 shots 25 it."
+    assert f"no noise, m/n = 0.05, mmd: grows with S (5 → 10: +1.00, 10 → 25: +1.00 dB). {differently}" in lines
     assert any("m/n = 0.1, mmd: does not grow with S everywhere (5 → 10: -0.50" in line for line in lines)
     assert "no noise, m/n = 0.05: 10 − DIP: +2.00 dB. Goal 1.5 dB at m/n ≤ 0.05: reached." in lines
     assert "no noise, m/n = 0.1: 10 − DIP: -1.50 dB." in lines

@@ -32,7 +32,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         "Low-shot": LowShot(channels=4, latent=8, pretrain_iterations=5, latent_iterations=3, joint_iterations=3),
         "CS-DIP": CSDIP(channels=4, latent=8, iterations=4),
     }
-    monkeypatch.setattr(low_shot, "methods", lambda quick: rows)
+    monkeypatch.setattr(low_shot, "methods", lambda quick, ratio: rows)
 
 
 @pytest.mark.usefixtures("tiny")
