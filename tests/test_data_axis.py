@@ -38,8 +38,16 @@ def test_points_differ_in_the_examples_alone() -> None:
 
 def test_the_low_shot_lane_keeps_its_settings() -> None:
     method = {"kind": "low-shot", "channels": 8, "pretrain_iterations": 7}
-    points = data_axis.points(experiment_of(methods=[{"kind": "adjoint"}, method]))
+    points = data_axis.points(experiment_of(methods=[{"kind": "adjoint"}, method | {"left_out": True}]))
+    assert not any(point.experiment.methods[0].left_out for point in points[1:])  # type: ignore[attr-defined]
+    assert points[0].experiment.methods[0].channels == 8  # type: ignore[attr-defined]  # untrained, as wide as what learns
     assert {point.experiment.methods[0].channels for point in points[1:]} == {8}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("ratio", "iterations"), [(0.02, 350), (0.1, 500), (0.75, 1000)])
+def test_the_untrained_point_stops_as_in_the_paper(ratio: float, iterations: int) -> None:
+    point = data_axis.points(experiment_of(operator={"kind": "compressed-sensing", "ratio": ratio}))[0]
+    assert point.experiment.methods[0].iterations == iterations  # type: ignore[attr-defined]
 
 
 def test_operators_made_from_examples_have_no_untrained_point() -> None:

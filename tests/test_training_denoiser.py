@@ -140,7 +140,7 @@ def test_the_command_writes_a_denoiser_with_a_card_and_goes_on(data: Path, tmp_p
     parser = ArgumentParser()
     denoiser.add_arguments(parser)
     words = ["--data", str(data), "--out", str(tmp_path), "--resume", str(tmp_path / "kept" / "state"), "--device", "cpu"]
-    words += ["--steps", "4", "--batch", "2", "--side", "16", "--widths", "4", "8", "--blocks", "1"]
+    words += ["--steps", "4", "--batch", "2", "--side", "16", "--widths", "4", "8", "--blocks", "1", "--level-weight", "0.6"]
     denoiser.run(parser.parse_args([*words, "--minutes", "0"]))
     denoiser.run(parser.parse_args(words))
     card = priors.load(tmp_path / denoiser.FILE).card
@@ -148,6 +148,7 @@ def test_the_command_writes_a_denoiser_with_a_card_and_goes_on(data: Path, tmp_p
         assert card[name] not in ("", None), name
     assert [step for _, step, _ in card["curve"]] == [0, 4]
     assert str(tmp_path) not in str(card)
+    assert "--level-weight 0.6" in card["command"]
     assert denoiser.FILE in (tmp_path / "README.md").read_text(encoding="utf-8")
     monkeypatch.setattr(priors, "CHECKPOINTS", tmp_path)
     assert denoisers.get("neural").available() is None

@@ -44,6 +44,8 @@ def test_smaller_numbers_of_shots_are_subsets(collection: Path) -> None:
         few.images(collection / "elsewhere", range(1), 16)
     with pytest.raises(InvalidSettings, match="--data"):
         few.images(None, range(1), 16)
+    with pytest.raises(InvalidSettings, match="at most 6 shots"):
+        lowshot.run(_options(collection, "--shots", "7"))
 
 
 @pytest.mark.parametrize("loss", ["l2", "mmd"])

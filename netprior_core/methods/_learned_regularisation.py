@@ -50,14 +50,18 @@ def estimate(networks: Sequence[Sequence[torch.Tensor]], *, rounds: int, samples
     """Algorithm 1 of Van Veen et al.: μ and Σ of the layers of Q fitted networks.
 
     ``rounds`` (T) times: pick one of the networks, draw ``samples`` (S) weights of each of its layers with replacement into the
-    rows of M; μ_t = M 1 / S and Σ_t = M Mᵀ / S − μ_t μ_tᵀ. Returned are their means over t. Entries of Σ off the diagonal are of
-    weights drawn independently, that is, noise of order 1/√(S T): the diagonal is what is learned.
+    rows of M; μ_t = M 1 / S and Σ_t = M Mᵀ / S − μ_t μ_tᵀ. Returned are their means over t. A BatchNorm's scales and shifts are
+    taken whole and in order where there are S of them, as in the released code: so Σ holds how the two go together. Other entries
+    off its diagonal are of weights drawn independently, that is, noise of order 1/√(S T).
     """
     picked = torch.randint(len(networks), (rounds,), generator=generator)
     rows = []
     for layer in zip(*networks, strict=True):
         weights = torch.stack([tensor.detach().cpu().double().flatten() for tensor in layer])
-        columns = torch.randint(weights.shape[1], (rounds, samples), generator=generator)
+        if layer[0].ndim == 1 and weights.shape[1] == samples:
+            columns = torch.arange(samples).expand(rounds, samples)
+        else:
+            columns = torch.randint(weights.shape[1], (rounds, samples), generator=generator)
         rows.append(weights[picked[:, None], columns])
     drawn = torch.stack(rows, dim=1)  # (T, L, S)
     means = drawn.mean(dim=2)

@@ -55,8 +55,6 @@ class DeepImagePrior(Method):
             "jitter": 0.03,
             "averaging": 0.0,
             "rollback": False,
-            "skip_channels": 128,
-            "upsampling": "nearest",
         },
         "1000 iterations": {"iterations": 1000},
     }

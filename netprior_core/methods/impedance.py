@@ -44,6 +44,8 @@ class NoiseImpedance(DeepImagePrior):
     def accepts(self, problem: Problem) -> str | None:
         if problem.operator.kind != "denoising":
             return f"{self.title} fits the measured picture itself: choose denoising, without noise."
+        if problem.measurement.ndim != 4:  # some of it is held out
+            return f"{self.title} fits the measured picture itself: switch held-out measurements off."
         return super().accepts(problem)
 
     def suited(self, operator: Any) -> NoiseImpedance:

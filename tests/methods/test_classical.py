@@ -294,6 +294,16 @@ def test_the_onsager_term_is_what_makes_it_converge(make_problem: Any, monkeypat
     assert psnr(corrected, truth).item() > psnr(without, truth).item() + 1
 
 
+def test_amp_that_has_arrived_at_the_measurements_own_noise_has_converged(make_problem: Any) -> None:
+    """A dark picture in strong noise: there is little to leave behind."""
+    problem, _ = make_problem("compressed-sensing", channels=1, ratio=1.0, sigma=100)
+    dark = 0.2 * problem.model.initial(problem.measurement).clamp(0, 1)
+    y = problem.model.measure(dark, problem.noise, seed=3)
+    _, variances, last = _solved(DAMP(iterations=10), replace(problem, measurement=y))
+    assert last.stage == "result"
+    assert variances[-1] > 0.81 * float(y.square().mean())
+
+
 @pytest.mark.parametrize(("kind", "settings", "word"), [("tomography", {}, "random sums"), ("deblurring", {}, "random sums")])
 def test_amps_guard_fires_in_words(make_problem: Any, kind: str, settings: dict[str, Any], word: str) -> None:
     problem, _ = make_problem(kind, channels=1, **settings)

@@ -133,6 +133,8 @@ def test_iagan_leaves_the_range_and_back_projection_fits_exactly(make_problem: A
     latent = [value for phase, value in steps if phase == "latent"]
     assert [phase for phase, _ in steps] == ["latent"] * 61 + ["joint"] * 40
     assert steps[-1][1] < 0.7 * latent[-1]
+    *_, before, result = METHODS["iagan"].solve(problem, seeds=[0])
+    assert not torch.equal(result.output, before.output)  # the last update is in it
     plain = _last(METHODS["iagan"], problem)
     back = _last(METHODS["iagan"].model_copy(update={"back_project": True}), problem)
     torch.testing.assert_close(problem.model.forward(back.estimate), problem.measurement, atol=1e-3, rtol=0)

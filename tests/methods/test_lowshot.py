@@ -95,6 +95,7 @@ def test_shots_of_another_size_or_too_few_are_refused(make_problem: Any) -> None
     one = replace(problem, shots=problem.shots[:1])
     assert LowShot().accepts(one) is None
     assert "two" in (LowShot(loss="mmd").accepts(one) or "")
+    assert "batch" in (LowShot(loss="mmd", batch=1).accepts(problem) or "")
 
 
 def test_one_shot_and_small_batches_work(make_problem: Any) -> None:

@@ -87,6 +87,28 @@ def test_the_noise_is_told_in_units_of_the_picture_and_has_a_floor(make_problem:
     assert DataStep(lost).noise > 0
 
 
+def test_the_size_of_a_matrix_does_not_depend_on_its_seed(make_problem: Make) -> None:
+    """Its own draws as a probe would make it look twice as large."""
+    problem, _ = make_problem("compressed-sensing", sigma=25.0, ratio=0.25, matrix="dense")
+    for seed in (0, 1, 836):
+        again = replace(problem, model=problem.operator.build(problem.shape, seed=seed))
+        assert DataStep(again).level == pytest.approx(25 / 255, rel=0.1)
+
+
+def test_dpir_enlarges_with_a_denoiser_that_keeps_some_strength(make_problem: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+
+    def record(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        told.append(sigma)
+        return x
+
+    monkeypatch.setitem(denoisers.DENOISERS, "tv", Denoiser("tv", "Recording", lambda: None, lambda device: record))
+    for sigma, least in ((0.0, 4 / 255), (25.0, 25 / 255)):
+        problem, _ = make_problem("super-resolution", factor=4, sigma=sigma)
+        list(DPIR(denoiser="tv", iterations=3).solve(problem, seeds=[0]))
+        assert told[-1] == pytest.approx(least, rel=1e-3)
+
+
 def test_levels_fall_geometrically() -> None:
     found = levels(0.2, 0.05, 3)
     assert found == pytest.approx([0.2, 0.1, 0.05])
@@ -163,7 +185,8 @@ def test_every_operator_with_and_without_noise(make_problem: Make, kind: str, si
     if kind == "denoising" and not sigma:
         assert found > 40
     elif kind not in KNOWN_BEFORE:
-        assert found > start - (0.3 if kind == "super-resolution" else 0)  # smooth pictures are what bicubic is for
+        # Smooth pictures are what bicubic is for, and DPIR as released denoises to the end as if there were noise.
+        assert found > start - ((0.6 if method is DPIR else 0.3) if kind == "super-resolution" else 0)
 
 
 def test_missing_weights_and_packages_are_said_in_words(
