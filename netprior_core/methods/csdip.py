@@ -16,12 +16,12 @@ from netprior_core.methods._common import due, finite, signed_misfit, total_vari
 from netprior_core.methods._learned_regularisation import Form, Regulariser, Statistics, estimate, layers_of
 from netprior_core.methods.base import Method
 from netprior_core.networks.dcgan import DCGAN, Layers
-from netprior_core.networks.seeded import seeded
+from netprior_core.networks.seeded import Scheme, seeded
 from netprior_core.problem import Problem, Step, to_unit
 from netprior_core.settings import setting
 
 _LOW_SHOT = {"layers": "dcgan", "last_k": 1}
-_RELEASED = {"last_k": 51, "select_by": "total loss"}
+_RELEASED = {"last_k": 51, "select_by": "total loss", "first_weights": "released"}
 _LEARNED = {**_RELEASED, "regularisation": "released"}
 
 #: Part of the key of learned statistics: raised when their meaning changes.
@@ -46,7 +46,8 @@ class CSDIP(Method):
     least *total* loss among the last 51. The low-shot paper's untrained baseline stops earlier and returns its last iterate;
     the paper does not mention TV there: the weight of CS-DIP is kept, as without it the fit is several dB worse.
 
-    Neither paper says how weights start: here N(0, 0.02²) as for DCGAN, which ends several dB above PyTorch's default.
+    Weights start as N(0, 0.02²), as for DCGAN (section 3.2 has "Gaussian i.i.d."), which ends several dB above PyTorch's default
+    of today. The released code ran with that of PyTorch 0.4, whose BatchNorm scales are U(0, 1) ("as released").
 
     Learned regularisation (section 3.2) adds λ_L LR(w): the distance of the weights from statistics of networks fitted to
     measurements of similar images, the shots. Each is measured with a draw of A of its own and with the problem's noise, and a
@@ -91,6 +92,9 @@ class CSDIP(Method):
     latent: int = setting(128, "Length of the fixed latent z.", ge=1, le=512)
     channels: int = setting(64, "Width of the generator (of its last layer, for DCGAN's).", ge=4, le=128, label="Width")
     layers: Layers = setting("cs-dip", "cs-dip: equal widths, 6×6 kernels, as released. dcgan: widths halving, 4×4 kernels.")
+    first_weights: Literal["gaussian", "released"] = setting(
+        "gaussian", "gaussian: N(0, 0.02²). released: PyTorch's defaults of 2018, with BatchNorm scales drawn from U(0, 1)."
+    )
     regularisation: Literal["none", "published", "released"] = setting(
         "none",
         "Learned from measurements of the shots. published: a Gaussian over all weights of each layer. "
@@ -130,9 +134,9 @@ class CSDIP(Method):
 
     def key(self, problem: Problem) -> str:
         """Of the learned statistics: a hash of the shots, the operator, the noise and all settings that they depend on."""
-        names = ("iterations", "learning_rate", "momentum", "tv_weight", "latent", "channels", "layers", "regularisation")
-        learning = ("learning_images", "learning_samples", "learning_rounds")
-        values = {name: getattr(self, name) for name in (*names, *learning)}
+        fit = ("iterations", "learning_rate", "momentum", "tv_weight", "latent", "channels", "layers", "first_weights")
+        learned = ("last_k", "select_by", "regularisation", "learning_images", "learning_samples", "learning_rounds")
+        values = {name: getattr(self, name) for name in (*fit, *learned)}
         kinds = {"operator": problem.operator.model_dump(mode="json"), "noise": problem.noise.model_dump(mode="json")}
         return priors.key_of(problem.shots, recipe=RECIPE, method=self.kind, **kinds, **values)
 
@@ -199,7 +203,8 @@ class CSDIP(Method):
         def build() -> DCGAN:
             return DCGAN(height, width, channels, latent=self.latent, channels=self.channels, layers=self.layers)
 
-        return choose(self.precision, problem.device).module(seeded(build, generator, scheme="dcgan"))
+        scheme: Scheme = "dcgan" if self.first_weights == "gaussian" else "torch 0.4"
+        return choose(self.precision, problem.device).module(seeded(build, generator, scheme=scheme))
 
     def _fit(
         self, problem: Problem, network: DCGAN, generator: torch.Generator, learned: Statistics | None = None

@@ -10,7 +10,7 @@ import torch
 
 from netprior_core.methods._common import signed_misfit, total_variation
 from netprior_core.methods._learned_regularisation import Regulariser, Statistics, estimate, layers_of
-from netprior_core.methods.csdip import CSDIP, LEARNING_SEED, measured
+from netprior_core.methods.csdip import CSDIP, LEARNING_SEED, _Best, measured
 from netprior_core.networks.dcgan import DCGAN
 from netprior_core.noise import GaussianNoise
 from netprior_core.operators import Operator
@@ -54,6 +54,35 @@ def test_restarts_keep_the_best_fit_and_say_which(make_problem: Any) -> None:
     best = min(range(3), key=lambda i: ends[i][1])
     assert torch.equal(result[2], ends[best][0])
     assert result[4]["returns"] == (best + 1) * 30
+
+
+def test_total_loss_selects_within_a_restart_and_the_misfit_between_restarts() -> None:
+    def kept(*restarts: list[tuple[float, float]]) -> int:
+        best, at = None, 0
+        for scores in restarts:
+            best = _Best(2, before=best)
+            for score, misfit in scores:
+                at += 1
+                best.add(at, torch.full((1, 1, 1, 1), float(at)), torch.tensor([score]), torch.tensor([misfit]))
+                drawn = best.estimate()
+        assert best is not None
+        assert float(drawn) == best.settled().iteration
+        return best.settled().iteration
+
+    assert kept([(1.0, 9.0), (3.0, 2.0), (2.0, 3.0)]) == 3  # of the last two, whatever was before
+    assert kept([(1.0, 3.0)], [(2.0, 2.0)]) == 2
+    assert kept([(2.0, 2.0)], [(1.0, 3.0)]) == 1
+
+
+def test_weights_as_released_are_those_of_its_time(make_problem: Any) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    scales = {}
+    for name in ("as published", "as released, x-ray"):
+        network = CSDIP.preset(name)._network(problem, torch.Generator().manual_seed(0))
+        scales[name] = torch.cat([m.weight.detach() for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)])
+    assert float(scales["as published"].min()) > 0.9
+    assert float(scales["as released, x-ray"].min()) < 0.1
+    assert float(scales["as released, x-ray"].mean()) == pytest.approx(0.5, abs=0.1)
 
 
 def test_total_loss_can_select(make_problem: Any) -> None:
@@ -176,12 +205,13 @@ def test_the_key_holds_all_that_statistics_depend_on(make_problem: Any) -> None:
     others = [
         (CSDIP(**LEARNED, regularisation="published"), problem),
         (CSDIP(**{**LEARNED, "iterations": 6}, regularisation="released"), problem),
+        (CSDIP(**LEARNED, regularisation="released", first_weights="released"), problem),
         (method, replace(problem, noise=GaussianNoise(sigma=3))),
         (method, replace(problem, operator=Operator.registry["compressed-sensing"](ratio=0.3))),
         (method, replace(problem, shots=problem.shots[:-1])),
     ]
     keys = {method.key(problem), *(m.key(p) for m, p in others)}
-    assert len(keys) == 6
+    assert len(keys) == 7
     assert method.key(replace(problem, measurement=problem.measurement + 1)) == method.key(problem)
     stronger = method.model_copy(update={"regularisation_weight": 7.0})
     assert stronger.key(problem) == method.key(problem)  # the weight is used in solving only
