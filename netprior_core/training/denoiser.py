@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from netprior_core import priors
 from netprior_core.bench import machine
@@ -24,7 +21,7 @@ from netprior_core.networks.drunet import SMALL, DRUNet, denoised
 from netprior_core.networks.drunet_weights import adopt
 from netprior_core.networks.seeded import seeded
 from netprior_core.training._cards import write_readme
-from netprior_core.training._loop import train
+from netprior_core.training._loop import keep_state, load_state, train
 from netprior_core.training._noisy_patches import LEVELS, STRONGEST, NoisyPatches
 
 SUMMARY = "train the small DRUNet on photographs and faces and write checkpoints/denoiser-small.safetensors"
@@ -207,47 +204,19 @@ class Trainer:
         }
 
     def keep(self, path: Path) -> None:
-        """Write the state, exact, as safetensors; all or nothing."""
-        tensors = {}
-        for prefix, module in (("network", self.network), ("average", self.average)):
-            tensors.update({f"{prefix}.{n}": v.detach().cpu().contiguous() for n, v in module.state_dict().items()})
-        for i, parameter in enumerate(self.network.parameters()):
-            for name, value in self.adam.state.get(parameter, {}).items():
-                tensors[f"adam.{i}.{name}"] = value.detach().cpu().contiguous()
+        """Write the state, all or nothing."""
         about = {**self._identity(), "step": self.step, "seconds": self.seconds, "curve": self.curve}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file(tensors, str(partial), metadata={"state": json.dumps(about)})
-        partial.replace(path)
+        keep_state(path, self._modules(), self.adam, about)
 
     def resume(self, path: Path) -> None:
         """Go on from a state. Raises InvalidSettings when it is not one, or of another seed, network or batch."""
-        try:
-            with safe_open(path, framework="pt", device="cpu") as file:
-                about = json.loads((file.metadata() or {})["state"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, OSError, KeyError, ValueError):
-            raise InvalidSettings(f"{path.name} is not the state of a training run.") from None
-        for name, value in self._identity().items():
-            if about.get(name) != value:
-                raise InvalidSettings(f"{path.name} belongs to a run with another {name}: {about.get(name)}, not {value}.")
-        for prefix, module in (("network.", self.network), ("average.", self.average)):
-            module.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
-        for i, parameter in enumerate(self.network.parameters()):
-            known = {n.split(".", 2)[2]: v for n, v in tensors.items() if n.startswith(f"adam.{i}.")}
-            if known:
-                self.adam.state[parameter] = {n: self._placed(n, v) for n, v in known.items()}
+        about = load_state(path, self._modules(), self.adam, self.compute, self._identity())
         self.step, self.seconds, self.curve = about["step"], about["seconds"], about["curve"]
 
-    def _placed(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """One of Adam's tensors as Adam itself keeps it: on the device, laid out as its parameter."""
-        if name == "step" and self.compute.device.type == "cpu":
-            return value
-        value = value.to(self.compute.device)
-        return value.contiguous(memory_format=self.compute.memory_format) if value.ndim == 4 else value
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        return {"network": self.network, "average": self.average}
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
         batch = [self.patches.count, self.patches.side]
-        mine = {"task": "denoiser", "seed": self.seed, "network": self.settings, "batch": batch, "level_weight": self.level_weight}
-        return json.loads(json.dumps(mine))  # as the file will hold it
+        return {"task": "denoiser", "seed": self.seed, "network": self.settings, "batch": batch, "level_weight": self.level_weight}

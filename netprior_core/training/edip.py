@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from netprior_core import priors
 from netprior_core.bench import machine
 from netprior_core.compute import choose
 from netprior_core.device import pick_device
-from netprior_core.errors import InvalidSettings
 from netprior_core.methods.edip import RECIPE, SHIPPED_NETWORK, key_of_task
 from netprior_core.metrics import psnr
 from netprior_core.networks.edip import EducatedUNet
 from netprior_core.networks.seeded import seeded
 from netprior_core.training._cards import write_readme
 from netprior_core.training._edip_pairs import Pairs, Patches, Phantoms
-from netprior_core.training._loop import train
+from netprior_core.training._loop import keep_state, load_state, train
 
 SUMMARY = "pre-train Educated DIP on generated phantoms or on patches and write checkpoints/edip-TASK.safetensors"
 
@@ -161,42 +157,18 @@ class Trainer:
         }
 
     def keep(self, path: Path) -> None:
-        """Write the state, exact, as safetensors; all or nothing."""
-        tensors = {f"network.{name}": value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
-        for i, parameter in enumerate(self.network.parameters()):
-            for name, value in self.adam.state.get(parameter, {}).items():
-                tensors[f"adam.{i}.{name}"] = value.detach().cpu().contiguous()
-        about = {"task": self.task.name, "step": self.step, "seconds": self.seconds, "curve": self.curve, "seed": self.seed}
-        about["settings"] = self.settings
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file(tensors, str(partial), metadata={"state": json.dumps(about)})
-        partial.replace(path)
+        """Write the state, all or nothing."""
+        about = {**self._identity(), "step": self.step, "seconds": self.seconds, "curve": self.curve}
+        keep_state(path, {"network": self.network}, self.adam, about)
 
     def resume(self, path: Path) -> None:
         """Go on from a state. Raises InvalidSettings when it is not one, or of another task, seed or network."""
-        try:
-            with safe_open(path, framework="pt", device="cpu") as file:
-                about = json.loads((file.metadata() or {})["state"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, OSError, KeyError, ValueError):
-            raise InvalidSettings(f"{path.name} is not the state of a training run.") from None
-        mine = {"task": self.task.name, "seed": self.seed, "settings": json.loads(json.dumps(self.settings))}
-        for name, value in mine.items():
-            if about.get(name) != value:
-                raise InvalidSettings(f"{path.name} belongs to a run with another {name}: {about.get(name)}, not {value}.")
-        self.network.load_state_dict({n.removeprefix("network."): v for n, v in tensors.items() if n.startswith("network.")})
-        for i, parameter in enumerate(self.network.parameters()):
-            known = {n.split(".", 2)[2]: v for n, v in tensors.items() if n.startswith(f"adam.{i}.")}
-            if known:
-                kept = {
-                    n: v if n == "step" and self.compute.device.type == "cpu" else v.to(parameter.device) for n, v in known.items()
-                }
-                self.adam.state[parameter] = {
-                    n: v if n == "step" else v.contiguous(memory_format=self.compute.memory_format) if v.ndim == 4 else v
-                    for n, v in kept.items()
-                }
+        about = load_state(path, {"network": self.network}, self.adam, self.compute, self._identity())
         self.step, self.seconds, self.curve = about["step"], about["seconds"], about["curve"]
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a run to go on."""
+        return {"task": self.task.name, "seed": self.seed, "settings": self.settings}
 
 
 def _thinned(curve: list[list[float]], most: int = 8) -> list[list[float]]:
