@@ -110,7 +110,7 @@ def _bm3d(device: torch.device) -> Denoise:
         return package.bm3d_rgb(picture, sigma, profile)
 
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        pictures = x.detach().double().cpu().permute(0, 2, 3, 1).numpy()
+        pictures = x.detach().cpu().double().permute(0, 2, 3, 1).numpy()
         found = torch.empty_like(x)
         for i, picture in enumerate(pictures):
             found[i] = torch.from_numpy(interrupt.interruptible(partial(clean, picture, sigma))).to(x).permute(2, 0, 1)

@@ -118,6 +118,8 @@ class Experiment(_Record):
                 f"a picture cannot be the measurement of {self.operator.title.lower()}: "
                 "only operators whose measurement is itself a picture can take one. Upload it as an array of numbers (.npy)"
             )
+        if self.mismatch.finer_grid and self.target_is == "measurement":
+            raise ValueError("a measurement of your own is not simulated: “finer grid” has no meaning for it. Switch it off")
         if isinstance(self.noise, GaussianNoise) and self.noise.clip and not self.operator.measures_images:
             raise ValueError(f"the measurement of {self.operator.title.lower()} is not a picture: it cannot be clipped to [0, 1]")
         return self
@@ -208,6 +210,7 @@ def build(experiment: Experiment, images: Images, device: torch.device | str = "
         noise_seed = derive(experiment.seed, "noise")
         if mismatch.finer_grid:
             finer = target_image(experiment.model_copy(update={"size": 2 * experiment.size}), images).to(device)
+            finer = _at_the_contrast_of(truth, finer)
             measurement = operator.build_finer(shape, **common).measure(finer, experiment.noise, seed=noise_seed)
         else:
             measurement = model.measure(truth, experiment.noise, seed=noise_seed)
@@ -215,7 +218,7 @@ def build(experiment: Experiment, images: Images, device: torch.device | str = "
         measurement = _measured(experiment, images, model, torch.device(device))
     if mismatch.operator_error:
         model = operator.build(shape, shots=shots, error=mismatch.operator_error, **common)
-    noise_std = experiment.noise.std(measurement)
+    noise_std = model.noise_std(experiment.noise, measurement)
     problem = Problem(
         measurement=measurement,
         model=model,
@@ -226,6 +229,18 @@ def build(experiment: Experiment, images: Images, device: torch.device | str = "
         shots=shots.to(device) if len(shots) else None,
     )
     return problem, truth
+
+
+def _at_the_contrast_of(truth: torch.Tensor, finer: torch.Tensor) -> torch.Tensor:
+    """The same object at twice the sides, at the contrast and brightness of ``truth``, so that nothing but the grid differs.
+
+    A generated phantom is brought to [0, 1] at the size that it is drawn at: by a quarter more or less at another. Least squares
+    on the coarse grid.
+    """
+    average = torch.nn.functional.avg_pool2d(finer, 2)
+    apart, wanted = average - average.mean(), truth - truth.mean()
+    slope = (apart * wanted).sum() / apart.square().sum().clamp_min(1e-12)
+    return truth.mean() + slope * (finer - average.mean())
 
 
 def target_image(experiment: Experiment, images: Images) -> torch.Tensor:

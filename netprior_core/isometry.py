@@ -70,6 +70,6 @@ def isometry(model: ForwardModel, images: torch.Tensor, *, most: int = 2000, see
     different = apart > SAME * apart.max().clamp_min(1e-30)
     if not bool(different.any()):
         raise InvalidSettings("all images are the same: there is no difference to measure")
-    ratios = (seen[different] / apart[different]).double().cpu()
+    ratios = (seen[different] / apart[different]).cpu().double()
     low, middle, high = torch.quantile(ratios, torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)).tolist()
     return Isometry(float(ratios.min()), low, middle, high, float(ratios.max()), len(ratios))

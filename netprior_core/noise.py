@@ -20,6 +20,11 @@ class Noise(Settings):
     #: Whether it is Gaussian noise added to the clean measurement, with a standard deviation that ``std`` knows.
     additive: ClassVar[bool] = False
 
+    @property
+    def white(self) -> bool:
+        """Whether it is additive, and as it is drawn: independent from value to value, nothing cut off."""
+        return self.additive
+
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
@@ -75,6 +80,10 @@ class GaussianNoise(AdditiveNoise):
     clip: bool = setting(False, "Clip the noisy measurement to [0, 1], as a camera does. For measurements that are pictures.")
     grey: bool = setting(False, "The same noise in all colour channels.", label="Equal in all channels")
 
+    @property
+    def white(self) -> bool:
+        return not (self.clip or self.grey)
+
     def apply(self, clean: torch.Tensor, *, seed: int) -> torch.Tensor:
         noisy = super().apply(clean, seed=seed)
         return noisy.clamp_(0, 1) if self.clip else noisy
@@ -90,7 +99,8 @@ class GaussianNoise(AdditiveNoise):
     def describe(self) -> str:
         if not self.sigma:
             return "no noise"
-        return f"Gaussian noise, σ = {self.sigma:g} of 255" + (", clipped" if self.clip else "")
+        words = ", equal in all channels" * self.grey + ", clipped" * self.clip
+        return f"Gaussian noise, σ = {self.sigma:g} of 255{words}"
 
 
 class TotalVarianceNoise(AdditiveNoise):
@@ -146,6 +156,10 @@ class RelativeNoise(AdditiveNoise):
         return f"Gaussian noise, {self.level:g}% of mean |y|" if self.level else "no noise"
 
 
+#: Share of the largest value by which a filter may undershoot 0, and photons still be counted (none, there).
+OVERSHOOT = 0.15
+
+
 class PoissonNoise(Noise):
     """Photon noise. Emission: ``y = Poisson(N z) / N`` for z = A x ≥ 0. Transmission: ``y = −log(Poisson(N e^(−z)) / N)``.
 
@@ -165,13 +179,13 @@ class PoissonNoise(Noise):
     )
 
     def apply(self, clean: torch.Tensor, *, seed: int) -> torch.Tensor:
-        if self.law == "emission" and float(clean.min()) < -1e-4:
+        if self.law == "emission" and float(clean.min()) < -OVERSHOOT * max(float(clean.max()), 1e-3):
             raise InvalidSettings(
                 "Poisson noise counts photons, and this operator measures negative values too. Choose Gaussian noise, or another "
                 "operator."
             )
         expected = clean.clamp_min(0) if self.law == "emission" else torch.exp(-clean)
-        rate = (expected * self.photons).double().cpu().numpy()
+        rate = (expected * self.photons).cpu().double().numpy()
         counts = np.random.default_rng(seed).poisson(rate)
         if self.law == "emission":
             return torch.from_numpy(counts / self.photons).to(clean)

@@ -85,7 +85,22 @@ def test_a_finer_grid_measures_nearly_the_same(kind: str) -> None:
     assert same is not None
     assert torch.equal(truth, same)
     off = float((finer.measurement - coarse.measurement).norm() / coarse.measurement.norm())
-    assert 1e-4 < off < 0.2
+    assert 1e-4 < off < 0.06
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_a_finer_phantom_has_the_contrast_of_the_coarse_one(index: int) -> None:
+    target = {"source": "embedded", "set": "phantoms", "index": index}
+    sets: dict[str, Any] = {"target": target, "size": 64, "noise": {"kind": "gaussian", "sigma": 0}}
+    sets["operator"] = {"kind": "tomography"}
+    coarse, _ = build(experiment_of(**sets), {})
+    finer, _ = build(experiment_of(mismatch={"kind": "mismatch", "finer_grid": True}, **sets), {})
+    assert float((finer.measurement - coarse.measurement).norm()) < 0.03 * float(coarse.measurement.norm())
+
+
+def test_a_measurement_of_ones_own_has_no_finer_grid() -> None:
+    with pytest.raises(InvalidSettings, match="finer grid"):
+        _measured(np.zeros((32, 32), np.float32), mismatch={"kind": "mismatch", "finer_grid": True})
 
 
 # A measurement of one's own

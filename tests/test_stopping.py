@@ -28,7 +28,7 @@ def _problem(kind: str = "denoising", sigma: float = 25, side: int = 24) -> tupl
     operator, noise = Operator.registry[kind](), GaussianNoise(sigma=sigma)
     model = operator.build((1, side, side), seed=4)
     y = model.measure(truth, noise, seed=1)
-    return Problem(y, model, operator, noise, noise.std(y), (1, side, side)), truth
+    return Problem(y, model, operator, noise, model.noise_std(noise, y), (1, side, side)), truth
 
 
 def _fit(problem: Problem, truth: torch.Tensor, steps: int = 300, best: int = 120, seed: int = 0) -> Iterator[Step]:
@@ -87,6 +87,8 @@ def test_discrepancy_needs_a_noise_level() -> None:
     assert "no noise" in (Discrepancy().refuses(problem) or "")
     assert "not known" in (Discrepancy().refuses(replace(problem, noise_std=None)) or "")
     assert "Gaussian" in (Sure().refuses(replace(problem, noise=SaltAndPepperNoise(), noise_std=0.1)) or "")
+    for noise in (GaussianNoise(clip=True), GaussianNoise(grey=True)):
+        assert "white" in (Sure().refuses(replace(problem, noise=noise, noise_std=0.1)) or "")
 
 
 def test_windowed_variance_is_the_variance_of_the_window() -> None:

@@ -97,7 +97,7 @@ def _problems(kind: str, count: int) -> list[tuple[Problem, torch.Tensor, float]
         for level in levels:
             noise = GaussianNoise(sigma=level)
             y = model.measure(truth, noise, seed=100 + i)
-            problem = Problem(y, model, operator, noise, noise.std(y), shape)
+            problem = Problem(y, model, operator, noise, model.noise_std(noise, y), shape)
             scale = _classical.gain(model)
             problems.append((problem, truth, scale**2 * _classical.noise_in_picture(problem, scale)))
     return problems

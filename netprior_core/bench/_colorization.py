@@ -98,7 +98,7 @@ def _problem(truth: torch.Tensor, image: int) -> Problem:
     operator, noise = Operator.registry["colorization"](), GaussianNoise(sigma=0)
     model = operator.build(shape, seed=2000 + image, device=truth.device)
     y = model.measure(truth, noise, seed=1000 + image)
-    return Problem(y, model, operator, noise, noise.std(y), shape)
+    return Problem(y, model, operator, noise, model.noise_std(noise, y), shape)
 
 
 def write_sheet(path: Path, lanes: list[list[torch.Tensor]], gap: int = 2) -> None:

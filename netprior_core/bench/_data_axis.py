@@ -186,7 +186,7 @@ def sensed(truth: torch.Tensor, ratio: float, sigma: float, image: int) -> Probl
     operator, noise = Operator.registry["compressed-sensing"](ratio=ratio, matrix="dense"), GaussianNoise(sigma=sigma)
     model = operator.build(shape, seed=2000 + image, device=truth.device)
     y = model.measure(truth, noise, seed=1000 + image)
-    return Problem(y, model, operator, noise, noise.std(y), shape)
+    return Problem(y, model, operator, noise, model.noise_std(noise, y), shape)
 
 
 def solved(method: Method, problem: Problem, truth: torch.Tensor, seed: int) -> tuple[torch.Tensor, float, float]:

@@ -53,7 +53,7 @@ def _run(truth: Any, iterations: int) -> dict[str, Any]:
     operator, noise = Denoising(), GaussianNoise(sigma=25, clip=True)
     model = operator.build(shape, device=truth.device)
     y = model.measure(truth, noise, seed=1000)
-    problem = Problem(y, model, operator, noise, noise.std(y), shape)
+    problem = Problem(y, model, operator, noise, model.noise_std(noise, y), shape)
     start, best = time.perf_counter(), -1.0
     for step in DeepImagePrior(iterations=iterations).solve(problem, seeds=[0]):
         if step.iteration % EVERY == 0 and step.estimate is not None:

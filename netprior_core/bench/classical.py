@@ -139,7 +139,7 @@ def dense_problem(side: int) -> tuple[Problem, np.ndarray, np.ndarray]:
     model = operator.build(shape)
     assert isinstance(model, DenseModel)
     y = model.measure(truth, noise, seed=1)
-    problem = Problem(y, model, operator, noise, noise.std(y), shape)
+    problem = Problem(y, model, operator, noise, model.noise_std(noise, y), shape)
     return problem, _design(problem), y[0].double().numpy()
 
 

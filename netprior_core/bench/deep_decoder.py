@@ -76,7 +76,7 @@ def _measure(row: Setting, size: int, iterations: int, seed: int, device: torch.
     operator, noise = Operator.registry["denoising"](), GaussianNoise(sigma=row.sigma, clip=True, grey=row.equal)
     model = operator.build(shape, seed=seed, device=device)
     y = model.measure(truth, noise, seed=1000 + seed)
-    problem = Problem(y, model, operator, noise, noise.std(y), shape)
+    problem = Problem(y, model, operator, noise, model.noise_std(noise, y), shape)
     print(f"  noisy image: mean squared error {(y - truth).square().mean().item():.5f}", flush=True)
     start = time.perf_counter()
     for step in UntrainedDeepDecoder(channels=row.k, iterations=iterations).solve(problem, seeds=[seed]):

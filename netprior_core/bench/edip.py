@@ -103,7 +103,7 @@ def _problem(truth: torch.Tensor, views: int, level: float) -> Problem:
     operator, noise = Tomography(angles=views), RelativeNoise(level=level)
     model = operator.build(shape, device=truth.device)
     y = model.measure(truth, noise, seed=1000)
-    return Problem(y, model, operator, noise, noise.std(y), shape)
+    return Problem(y, model, operator, noise, model.noise_std(noise, y), shape)
 
 
 def _compare(problem: Problem, truth: torch.Tensor, iterations: int, runs: int, rate: float, edip_rate: float) -> dict[str, Any]:

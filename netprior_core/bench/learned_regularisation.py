@@ -169,7 +169,7 @@ def _problem(truth: torch.Tensor, shots: torch.Tensor, cell: dict[str, Any], siz
     noise = TotalVarianceNoise(variance=cell["σ²"] * (size / PAPER_SIDE) ** 2)
     model = operator.build(shape, seed=2000 + seed, device=truth.device)
     y = model.measure(truth, noise, seed=1000 + seed)
-    return Problem(y, model, operator, noise, noise.std(y), shape, shots)
+    return Problem(y, model, operator, noise, model.noise_std(noise, y), shape, shots)
 
 
 def _images(options: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:

@@ -118,7 +118,7 @@ def _problem(truth: torch.Tensor, shots: torch.Tensor, options: argparse.Namespa
     operator, noise = Operator.registry["compressed-sensing"](ratio=options.ratio), GaussianNoise(sigma=options.sigma)
     model = operator.build(shape, seed=2000 + seed, device=truth.device)  # never the seed of a method: the same bits
     y = model.measure(truth, noise, seed=1000 + seed)
-    return Problem(y, model, operator, noise, noise.std(y), shape, shots)
+    return Problem(y, model, operator, noise, model.noise_std(noise, y), shape, shots)
 
 
 def _images(name: str, options: argparse.Namespace, count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -130,7 +130,7 @@ def _problem(operator: Any, sigma: float, truth: torch.Tensor, index: int) -> tu
     noise = GaussianNoise(sigma=sigma)
     model = operator.build(shape, seed=2000 + index, device=truth.device)
     y = model.measure(truth, noise, seed=1000 + index)
-    return Problem(y, model, operator, noise, noise.std(y), shape), truth
+    return Problem(y, model, operator, noise, model.noise_std(noise, y), shape), truth
 
 
 def _measure(method: Method, problem: Problem, truth: torch.Tensor) -> tuple[dict[str, Any], torch.Tensor]:

@@ -57,7 +57,7 @@ def _psnr(name: str, ratio: float, matrix: str, draw: int, iterations: int, size
     operator, noise = Operator.registry["compressed-sensing"](ratio=ratio, matrix=matrix), GaussianNoise(sigma=2)
     model = operator.build(shape, seed=2000 + draw, device=device)
     y = model.measure(truth, noise, seed=1000 + draw)
-    problem = Problem(y, model, operator, noise, noise.std(y), shape)
+    problem = Problem(y, model, operator, noise, model.noise_std(noise, y), shape)
     *_, last = CSDIP(iterations=iterations).solve(problem, seeds=[draw])
     assert last.estimate is not None
     return psnr(last.estimate, truth).item()

@@ -99,7 +99,7 @@ def _problem(size: int, seed: int, device: torch.device) -> tuple[Problem, torch
     operator, noise = Operator.registry["denoising"](), GaussianNoise(sigma=25)
     model = operator.build(shape, seed=seed, device=device)
     y = model.measure(truth, noise, seed=seed)
-    return Problem(y, model, operator, noise, noise.std(y), shape), truth
+    return Problem(y, model, operator, noise, model.noise_std(noise, y), shape), truth
 
 
 def plain(problem: Problem, method: DeepImagePrior, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -86,7 +86,7 @@ def _race(method: Method, title: str, name: str, sigma: float, rules: list[Stopp
         operator, noise = Denoising(), GaussianNoise(sigma=sigma)
         model = operator.build(shape, device=device)
         y = model.measure(truth, noise, seed=1000)
-        return Problem(y, model, operator, noise, noise.std(y), shape), truth
+        return Problem(y, model, operator, noise, model.noise_std(noise, y), shape), truth
 
     return Race(build, [(method, title, "")], seeds=[0], keep_frames=False, rules=rules)
 

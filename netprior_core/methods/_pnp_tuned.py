@@ -15,7 +15,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "pnp-admm": {
         "compressed-sensing": {"weight": 0.5},
         "designed-sensing": {"weight": 0.5},
-        "phase-retrieval": {"last": 0.7, "iterations": 48},
+        "phase-retrieval": {"weight": 0.46, "iterations": 48},
         "denoising": {"iterations": 8},
         "colorization": {"iterations": 8, "first": 10.0},
     },

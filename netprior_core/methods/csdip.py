@@ -239,7 +239,7 @@ def measured(problem: Problem, shot: torch.Tensor, seed: int) -> Problem:
     model = problem.operator.build(problem.shape, seed=seed, device=problem.device, dtype=problem.model.dtype, shots=problem.shots)
     with torch.no_grad():
         y = model.measure(shot.to(problem.device), problem.noise, seed=seed + 1_000_003)
-    return replace(problem, measurement=y, model=model, noise_std=problem.noise.std(y), shots=None)
+    return replace(problem, measurement=y, model=model, noise_std=model.noise_std(problem.noise, y), shots=None)
 
 
 class Candidate(NamedTuple):

@@ -91,6 +91,10 @@ class ForwardModel(ABC):
         """A noisy measurement of ``x``: noise is added to ``A(x)`` (inside the modulus in phase retrieval)."""
         return noise.apply(self.forward(x), seed=seed)
 
+    def noise_std(self, noise: Noise, y: torch.Tensor) -> float | None:
+        """Standard deviation of what :meth:`measure` adds, in units of ``y``; None where it has none."""
+        return noise.std(y)
+
     def gradient(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """``∇_x ½ ‖A(x) − y‖²`` ``(B, C, H, W)``, image by image; detached."""
         x = x.detach().requires_grad_()

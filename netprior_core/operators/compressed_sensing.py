@@ -137,7 +137,7 @@ class DenseModel(_SensingModel):
         device = torch.device("cpu") if self.device.type == "mps" else self.device
         gram = torch.zeros((self.m, self.m), dtype=dtype, device=device)
         for block in self.matrix.split(2048, dim=1):
-            part = block.to(device, dtype)
+            part = block.to(device).to(dtype)  # MPS has no float64 to convert to
             gram.addmm_(part, part.T)
         return gram
 
@@ -151,8 +151,9 @@ class DenseModel(_SensingModel):
         return x + self._adjoint(self._solved(y - self._forward(x)))
 
     def _solved(self, y: torch.Tensor) -> torch.Tensor:
-        assert self._factor is not None
-        return torch.cholesky_solve(y.to(self._factor).T, self._factor).T.to(y)
+        factor = self._factor
+        assert factor is not None
+        return torch.cholesky_solve(y.to(factor.device).to(factor.dtype).T, factor).T.to(y.dtype).to(y.device)
 
 
 class StructuredModel(_SensingModel):

@@ -138,6 +138,11 @@ class PhaseModel(ForwardModel):
         draw = torch.randn((2, *clean.shape), generator=torch.Generator().manual_seed(seed)).to(clean) * (std / math.sqrt(2))
         return (self._linear(x) + torch.complex(draw[0], draw[1])).abs()
 
+    def noise_std(self, noise: Noise, y: torch.Tensor) -> float | None:
+        """Of the complex noise the modulus keeps the part along A x alone: s/√2, but for moduli as small as the noise."""
+        std = noise.std(y)
+        return std / math.sqrt(2) if std is not None and noise.additive else std
+
     def measurement_from(self, array: np.ndarray) -> torch.Tensor:
         """As in :class:`ForwardModel`; negative values are refused too."""
         y = super().measurement_from(array)
@@ -172,11 +177,18 @@ class PhaseModel(ForwardModel):
         weights = (t - 1) / (t + 0.1)
         smooth = _smoothness(self.shape).to(self.device, self.dtype)
         with torch.no_grad():
+
+            def weighted(u: torch.Tensor) -> torch.Tensor:
+                return _filtered(self._linear_adjoint(weights * self._linear(_filtered(u, smooth))), smooth)
+
             u = torch.ones((len(y), *self.shape), device=y.device, dtype=y.dtype) / math.sqrt(self.n)
+            flat = u
             for _ in range(POWER_ITERATIONS):
                 # The weights are negative where y is small: adding u keeps the negative eigenvalues from leading.
-                u = u + _filtered(self._linear_adjoint(weights * self._linear(_filtered(u, smooth))), smooth)
+                u = u + weighted(u)
                 u = u / _length(u)
+            # Far below m/n = 0.02 they lead in spite of it: then nothing is known, and flat is the better start.
+            u = torch.where((u * weighted(u)).sum(dim=(1, 2, 3), keepdim=True) < 0, flat, u)
             x = _filtered(u, smooth)
             sign = torch.where(x.mean(dim=(1, 2, 3), keepdim=True) < 0, -1.0, 1.0)
             return x * sign * ((self.m * mean).sqrt().view(-1, 1, 1, 1) / _length(x))

@@ -17,6 +17,8 @@ Kernel = Literal["lanczos", "bicubic", "box"]
 SUPPORT: dict[str, float] = {"lanczos": 3.0, "bicubic": 2.0, "box": 0.5}
 MIN_MEASURED = 4
 #: Up to this side the two factors are applied as dense matrices, which is faster there; beyond, as bands: O(n).
+#: Strongest over weakest singular value up to which A⁺ is offered.
+WORST_CONDITION = 1e2
 DENSE_SIDE = 512
 
 
@@ -66,9 +68,10 @@ class SuperResolution(Operator):
 
 
 class SuperResolutionModel(LinearModel):
-    """``A = W_h ⊗ W_w`` on each channel: both factors are small dense matrices, so adjoint and pseudo-inverse are exact."""
+    """``A = W_h ⊗ W_w`` on each channel: both factors are small dense matrices, so adjoint and pseudo-inverse are exact.
 
-    has_pinv = True
+    ``has_pinv``: unless A, stretched by its mismatch, hardly measures some pictures: there A⁺ would be the noise many times over.
+    """
 
     def __init__(
         self, shape: Shape, factor: int, kernel: Kernel, device: torch.device, dtype: torch.dtype, *, stretch: float = 1.0
@@ -77,7 +80,9 @@ class SuperResolutionModel(LinearModel):
         super().__init__(shape, (channels, height // factor, width // factor), device, dtype)
         self.factor, self.kernel = factor, kernel
         rows, columns = (downsampling_matrix(side, factor, kernel, stretch) for side in (height, width))
-        self._norm = float(torch.linalg.matrix_norm(rows, 2) * torch.linalg.matrix_norm(columns, 2))
+        singular = torch.outer(torch.linalg.svdvals(rows), torch.linalg.svdvals(columns))
+        self._norm = float(singular[0, 0])
+        self.has_pinv = self._norm < WORST_CONDITION * float(singular[-1, -1])
         self._bands: tuple[Band, Band] | None = None
         if max(height, width) > DENSE_SIDE:
             taps, device, dtype = block_taps(factor, kernel, stretch), self.device, self.dtype

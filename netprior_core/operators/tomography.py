@@ -123,6 +123,11 @@ class Tomography(Operator):
     def refuses(self, shape: Shape) -> str | None:
         if 0 < self.detectors < LEAST_DETECTORS:
             return f"Tomography needs at least {LEAST_DETECTORS} detectors, or 0 for as many as see the whole picture."
+        if 2 * abs(self.axis) >= self.detectors_for(shape):
+            return (
+                f"The axis offset of {self.axis:g} puts the axis of rotation beyond the row of {self.detectors_for(shape)} "
+                "detectors. Choose a smaller offset or more detectors."
+            )
         if 2 * self.axis % 1:
             return f"The axis offset is a multiple of half a detector; {self.axis:g} is not. Choose {round(2 * self.axis) / 2:g}."
         return None
@@ -254,7 +259,7 @@ class TomographyModel(LinearModel):
         if self.sees_all:
             return None
         rows, columns = ((torch.arange(side) + 0.5 - side / 2) / self._finer for side in self.shape[1:])
-        inside = rows[:, None] ** 2 + columns**2 <= ((self.measurement_shape[2] - self._beside) / 2) ** 2
+        inside = rows[:, None] ** 2 + columns**2 <= (max(0, self.measurement_shape[2] - self._beside) / 2) ** 2
         return inside.to(self.device, self.dtype)
 
     def _preview(self, y: torch.Tensor) -> torch.Tensor:

@@ -121,8 +121,8 @@ class Sure(StoppingRule):
     patience: int = setting(500, "Stop after so many iterations without a lower estimate.", ge=1, le=50_000, log=True, main=True)
 
     def refuses(self, problem: Problem) -> str | None:
-        if not problem.noise_std or not problem.noise.additive:
-            return f"{self.title} needs Gaussian noise of a known level."
+        if not problem.noise_std or not problem.noise.white:
+            return f"{self.title} needs white Gaussian noise of a known level, not clipped and not equal in all channels."
         return None if problem.model.linear else f"{self.title} is for linear operators."
 
     def _direction(self, problem: Problem, seed: int) -> torch.Tensor:

@@ -171,7 +171,7 @@ def _held_out(method: LowShot, targets: torch.Tensor, shots: torch.Tensor, train
         operator, noise = Operator.registry["compressed-sensing"](ratio=RATIO), GaussianNoise(sigma=SIGMA)
         model = operator.build(shape, seed=2000 + i)  # never the seed of a method: the same bits
         y = model.measure(truth[None], noise, seed=1000 + i)
-        problem = Problem(y, model, operator, noise, noise.std(y), shape, shots)
+        problem = Problem(y, model, operator, noise, model.noise_std(noise, y), shape, shots)
         *_, last = method._solve(problem, i, trained)
         assert last.estimate is not None
         values.append(psnr(last.estimate, truth[None]).item())

@@ -51,7 +51,7 @@ def make_problem() -> Callable[..., tuple[Problem, torch.Tensor]]:
         noise = GaussianNoise(sigma=sigma)
         y = noise.apply(model.forward(truth), seed=2)
         shots = torch.cat([picture(i, channels, side) for i in range(1, 7)])
-        return Problem(y, model, operator, noise, noise.std(y), (channels, side, side), shots), truth
+        return Problem(y, model, operator, noise, model.noise_std(noise, y), (channels, side, side), shots), truth
 
     return make
 

@@ -140,5 +140,5 @@ def test_the_shipped_prior_beats_filtered_back_projection_before_any_step() -> N
     operator, noise = Operator.registry["tomography"](angles=30), RelativeNoise(level=5.0)
     model = operator.build((1, 64, 64))
     y = model.measure(truth, noise, seed=3)
-    step = _steps(EducatedDIP(iterations=0), Problem(y, model, operator, noise, noise.std(y), (1, 64, 64)))[0]
+    step = _steps(EducatedDIP(iterations=0), Problem(y, model, operator, noise, model.noise_std(noise, y), (1, 64, 64)))[0]
     assert psnr(step.output, truth).item() > psnr(model.initial(y), truth).item() + 2

@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from netprior_core import examples
 from netprior_core.errors import InvalidSettings
 from netprior_core.images import encode_png
+from netprior_core.noise import PoissonNoise
 from netprior_core.operators import Operator, compressed_sensing, super_resolution
 from netprior_core.operators.base import largest_eigenvalue
 from netprior_core.operators.colorization import Colorization
@@ -318,3 +320,16 @@ def test_the_dense_pseudo_inverse_fits_y_in_single_precision(ratio: float) -> No
     model = CompressedSensing(ratio=ratio).build((1, 16, 16), seed=4)
     y = model.forward(_image(2, 1, 16, 16))
     assert torch.allclose(model.forward(model.pinv(y)), y, atol=2e-4)
+
+
+def test_a_stretched_filter_that_hardly_measures_some_pictures_offers_no_pseudo_inverse() -> None:
+    operator = SuperResolution(factor=4)
+    assert operator.build((1, 32, 32)).has_pinv  # type: ignore[attr-defined]
+    assert not operator.build((1, 32, 32), error=1.0).has_pinv  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("key", ["astronaut", "coffee", "camera", "portrait", "mri", "cat"])
+def test_photons_are_counted_behind_a_filter_that_undershoots_a_little(key: str) -> None:
+    model = SuperResolution(factor=4).build((1, 64, 64))
+    y = model.measure(examples.get(key).targets(64, 1)[:1], PoissonNoise(photons=100), seed=0)
+    assert float(y.min()) >= 0

@@ -80,6 +80,22 @@ def test_gaussian_noise_is_complex_and_inside_the_modulus(noise: GaussianNoise |
         assert float(nothing.mean()) == pytest.approx(std * math.sqrt(math.pi) / 2, rel=0.03)
 
 
+@pytest.mark.parametrize("ratio", [0.25, 1.0, 4.0])
+def test_the_noise_that_methods_are_told_is_that_of_the_moduli(ratio: float) -> None:
+    """Half of the complex noise turns the phase, which is not measured."""
+    model, x = _model((1, 64, 64), ratio=ratio, matrix="structured"), _image(1, 1, 64, 64)
+    for noise in (GaussianNoise(sigma=10), TotalVarianceNoise(variance=20), RelativeNoise(level=5)):
+        y = model.measure(x, noise, seed=1)
+        assert float((y - model.forward(x)).square().mean()) ** 0.5 == pytest.approx(model.noise_std(noise, y), rel=0.1)
+    assert model.noise_std(SaltAndPepperNoise(), y) is None
+
+
+def test_far_too_few_measurements_start_from_the_flat_picture() -> None:
+    model, x = _model((1, 32, 32), ratio=0.01, matrix="dense"), _image(1, 1, 32, 32)
+    found = model.initial(model.forward(x))
+    assert float(found.std()) < 1e-3 * float(found.mean())
+
+
 def test_no_noise_and_other_noise() -> None:
     model, x = _model(ratio=0.5), _image(1, 1, 24, 20)
     clean = model.forward(x)

@@ -47,7 +47,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"kernel": "gaussian", "width": 3.0, "boundary": "reflect"},
     ],
 }
-SHAPES = [(1, 16, 16), (3, 16, 16), (1, 16, 20), (3, 20, 16)]
+SHAPES = [(1, 16, 16), (3, 16, 16), (1, 16, 20), (3, 20, 16), (1, 17, 21)]
 RANDOM = {"inpainting", "compressed-sensing", "phase-retrieval"}
 NONLINEAR = {"phase-retrieval"}
 
@@ -124,6 +124,19 @@ def test_linear_and_normal(operator: Operator, shape: tuple[int, int, int]) -> N
     a, b = _random(2, *shape), _random(2, *shape, seed=1)
     _close(model.forward(2.5 * a - b), 2.5 * model.forward(a) - model.forward(b), 1e-12)
     _close(model.normal(a), model.adjoint(model.forward(a)), 1e-12)
+
+
+@every
+def test_gradient_is_that_of_half_the_squared_misfit(operator: Operator, shape: tuple[int, int, int]) -> None:
+    model = _built(operator, shape)
+    x, direction = _random(2, *shape), _random(2, *shape, seed=1)
+    y = model.forward(_random(2, *shape, seed=2))
+    slope = (model.gradient(x, y) * direction).flatten(1).sum(dim=1)
+    if isinstance(model, LinearModel):
+        _close(model.gradient(x, y), model.adjoint(model.forward(x) - y), 1e-10)
+    step = 1e-6
+    ahead, behind = ((model.forward(x + s * direction) - y).flatten(1).square().sum(dim=1) / 2 for s in (step, -step))
+    torch.testing.assert_close(slope, (ahead - behind) / (2 * step), rtol=1e-4, atol=1e-6)
 
 
 @table

@@ -220,6 +220,12 @@ def test_a_missing_range_of_angles_leaves_the_level_right() -> None:
         assert float(model.forward(model.initial(y)).mean()) == pytest.approx(float(y.mean()), rel=1e-6)
 
 
+def test_an_axis_beyond_the_detectors_is_refused() -> None:
+    few = Tomography(angles=9, detectors=16, axis=8)
+    assert "beyond" in (few.refuses((1, 16, 16)) or "")
+    assert few.model_copy(update={"axis": 7.5}).refuses((1, 16, 16)) is None
+
+
 def test_what_too_few_detectors_leave_out_is_black() -> None:
     model = _model(32, angles=20, detectors=32)
     assert "circle" in model.describe()
