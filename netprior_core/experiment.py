@@ -125,6 +125,16 @@ class Experiment(_Record):
         return self
 
     @model_validator(mode="after")
+    def _sets_are_known(self) -> Experiment:
+        for part in (self.target, self.shots):
+            if isinstance(part, (EmbeddedTarget, EmbeddedShots)):
+                try:
+                    examples.get(part.set)
+                except InvalidSettings as error:
+                    raise ValueError(str(error).rstrip(".")) from None
+        return self
+
+    @model_validator(mode="after")
     def _rules_go_together(self) -> Experiment:
         kinds = [rule.kind for rule in self.stopping]
         if len(set(kinds)) < len(kinds):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -61,6 +61,19 @@ class Stop:
     psnr: float | None
 
 
+class Score(NamedTuple):
+    """The scores of one step, still on the device; ``iteration`` is −1 while preparing.
+
+    ``measured``: the step has an objective; ``estimated``: a PSNR. What a step does not have may be no number.
+    """
+
+    iteration: int
+    seconds: float
+    values: torch.Tensor
+    measured: bool
+    estimated: bool
+
+
 class Lane:
     """One method in a race. Written by whoever turns the race; reading it from another thread is safe."""
 
@@ -84,7 +97,8 @@ class Lane:
         self._twin: Iterator[Step] | None = None
         self._watchers: list[Watcher] = []
         self._last: Step | None = None
-        self._pending: list[tuple[int, float, torch.Tensor]] = []
+        self._pending: list[Score] = []
+        self._twin_last: Step | None = None
         self._best_estimate: torch.Tensor | None = None
         self._best_psnr: torch.Tensor | None = None
         self._speed: list[tuple[float, int]] = []
@@ -95,10 +109,11 @@ class Lane:
         return self.state in ("finished", "failed", "refused", "stopped")
 
     def beside(self, step: Step) -> Step | None:
-        """The twin run's step of the same iteration, or None where there is no twin."""
+        """The twin run's step of the same iteration, or its last where it ended sooner; None where there is no twin."""
         if self._twin is None or step.stage != "solve":
             return None
-        return next(twin for twin in self._twin if twin.stage != "prepare")
+        self._twin_last = next((twin for twin in self._twin if twin.stage != "prepare"), self._twin_last)
+        return self._twin_last
 
     def spend(self, stage: Stage, seconds: float) -> None:
         """Add to the clock of the stage."""

@@ -28,6 +28,7 @@ from netprior_core.errors import MissingPrior
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 MAX_FILE_BYTES = 64 * 2**20
 MAX_CACHE_BYTES = 512 * 2**20
+MOST = 8192  # of a side or of channels in a card
 _HEADER_LIMIT = 2**20
 
 
@@ -145,6 +146,7 @@ def adopt(data: bytes) -> str:
             path.write_bytes(data)
             load(path)
             os.replace(path, folder / f"{name}.safetensors")
+        _make_room(folder)
     except OSError as error:
         raise MissingPrior(f"The prior could not be kept ({error.strerror or 'the disk refused'}).") from None
     return name
@@ -209,11 +211,20 @@ def _card(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     text = (metadata or {}).get("card", "")
     try:
         card = json.loads(text) if len(text) <= _HEADER_LIMIT else None
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         card = None
     if not isinstance(card, dict):
         raise MissingPrior(f"The prior {path.name} has no card: it says neither its network nor its training data.")
+    shape, settings = card.get("shape", []), card.get("settings", {})
+    if not isinstance(shape, list) or not isinstance(settings, dict) or not all(map(_is_size, shape)):
+        raise MissingPrior(f"The card of the prior {path.name} is damaged: its shape or its settings make no sense.")
+    if not _is_size(settings.get("channels", 1)):
+        raise MissingPrior(f"The card of the prior {path.name} is damaged: it has no sensible number of channels.")
     return card
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST
 
 
 def _make_room(folder: Path) -> None:

@@ -21,7 +21,7 @@ import torch
 from netprior_core import interrupt, metrics
 from netprior_core.errors import NetPriorError
 from netprior_core.frames import picture_of, sheet_of, spread_of
-from netprior_core.lane import Lane, Picture, Result, Stop
+from netprior_core.lane import Lane, Picture, Result, Score, Stop
 from netprior_core.methods.base import Method
 from netprior_core.problem import Problem, Step
 from netprior_core.stopping import Look, StoppingRule
@@ -186,6 +186,7 @@ class Race:
             self.close()
         except Exception:
             log.exception("closing a broken race")
+        self.ended_at = time.monotonic()
         self.state = "failed"
         self.version += 1
 
@@ -194,6 +195,7 @@ class Race:
         try:
             with interrupt.listening(lambda: self._stop):
                 self._problem, self._truth = self._build()
+                self._prepare()
         except interrupt.Interrupted:
             self._end("stopped")
             return False
@@ -201,6 +203,13 @@ class Race:
             self.message = _explain(error)
             self._end("failed")
             return False
+        self.state = "running"
+        self.version += 1
+        return True
+
+    def _prepare(self) -> None:
+        """Everything between the problem and the first step: pictures, rules, who refuses."""
+        assert self._problem is not None
         problem = self._problem
         self.has_truth = self._truth is not None
         self.description = "; ".join(filter(None, [problem.model.describe(), self._remark]))
@@ -225,9 +234,6 @@ class Race:
             lane._steps = lane.method.solve(given, seeds=self.seeds)
             lane._twin = lane.method.solve(twin, seeds=self.seeds) if twin is not None else None
             lane._watchers = [rule.watch(problem, self.seeds[0]) for rule in rules]
-        self.state = "running"
-        self.version += 1
-        return True
 
     def _hold(self) -> None:
         for lane in self.lanes:
@@ -289,13 +295,16 @@ class Race:
         lane.message = str(step.info.get("note", lane.message))
         nan = torch.full((), math.nan, device=self._problem.device)  # type: ignore[union-attr]
         objective = step.objective.detach().float().mean() if step.objective is not None else nan
+        measured = step.objective is not None
         if step.stage == "prepare":
             lane.state = "preparing"
-            lane._pending.append((-1, 0.0, objective.view(1)))
+            if measured:
+                lane._pending.append(Score(-1, 0.0, objective.view(1), measured=True, estimated=False))
         elif step.stage == "solve":
             lane.state = "running"
             scores = torch.stack([objective, *self._psnrs(lane, step, nan)])
-            lane._pending.append((step.iteration, lane.seconds, scores))
+            estimated = self._truth is not None and step.estimate is not None
+            lane._pending.append(Score(step.iteration, lane.seconds, scores, measured, estimated))
             keep = self.keep_frames and lane.frames.due(step.iteration)
             if step.estimate is not None and step.output is not None:
                 assert self._problem is not None
@@ -322,7 +331,7 @@ class Race:
             known = lane.stops.get(watcher.rule.kind)
             if known is not None and (known.iteration, known.fired) == (watcher.candidate, watcher.fired):
                 continue
-            value = None if self._truth is None else float(metrics.psnr(watcher.estimate, self._truth).median())
+            value = None if self._truth is None else float(middle(metrics.psnr(watcher.estimate, self._truth)))
             lane.stops[watcher.rule.kind] = Stop(type(watcher.rule).title, watcher.candidate, watcher.fired, value)
 
     def _stopped(self, lane: Lane, step: Step) -> Step:
@@ -332,14 +341,17 @@ class Race:
             return step
         note = f"Stopped by {type(watcher.rule).title} at iteration {watcher.fired}: returns iteration {watcher.candidate}."
         lane.message = note
-        return replace(step, stage="result", estimate=watcher.estimate, info={"returns": watcher.candidate, "note": note})
+        if self.keep_frames and step.estimate is not None:  # what the curve ends with, which is not what is returned
+            lane.frames.pin(step.iteration, picture_of(step.estimate))
+        info = {"returns": watcher.candidate, "note": note}
+        return replace(step, iteration=watcher.candidate or 0, stage="result", estimate=watcher.estimate, info=info)
 
     def _psnrs(self, lane: Lane, step: Step, nan: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """PSNR of estimate and output (medians over the seeds), and the least and largest of the estimates."""
         if self._truth is None or step.estimate is None:
             return nan, nan, nan, nan
         values = metrics.psnr(step.estimate, self._truth)
-        value = values.median()
+        value = middle(values)
         if lane._best_psnr is None:
             lane._best_psnr, lane._best_estimate = value, step.estimate[:1].clone()
         else:  # no branch on the value: the device is not waited for
@@ -349,21 +361,19 @@ class Race:
             torch.where(better, step.estimate[:1], lane._best_estimate, out=lane._best_estimate)
         if step.output is None or step.output is step.estimate:
             return value, value, values.min(), values.max()
-        return value, metrics.psnr(step.output, self._truth).median(), values.min(), values.max()
+        return value, middle(metrics.psnr(step.output, self._truth)), values.min(), values.max()
 
     def _measure(self, lane: Lane, look: Look, *, ssim: bool) -> None:
         with torch.no_grad():
-            value = look.misfit.square().mean(dim=1).sqrt().median()
+            value = middle(look.misfit.square().mean(dim=1).sqrt())
             lane.curve.residual.append((look.iteration, lane.seconds, float(value)))
             if ssim and self._truth is not None:
-                lane.curve.ssim.append((look.iteration, lane.seconds, float(metrics.ssim(look.estimate, self._truth).median())))
+                lane.curve.ssim.append((look.iteration, lane.seconds, float(middle(metrics.ssim(look.estimate, self._truth)))))
 
     def _flush(self, lane: Lane) -> None:
         """Read the scores of the steps since the last flush: the one place that waits for the device."""
         pending, lane._pending = lane._pending, []
-        estimated = self._truth is not None and lane._last is not None and lane._last.estimate is not None
-        measured = lane._last is not None and lane._last.objective is not None
-        for iteration, seconds, scores in pending:
+        for iteration, seconds, scores, measured, estimated in pending:
             values = scores.tolist()
             if measured and not math.isfinite(values[0]):
                 lane.forget_from(iteration)
@@ -415,19 +425,22 @@ class Race:
             pixels = picture_of(estimate)
             lane.result = Result(
                 returns=int(returns[0] if isinstance(returns, (list, tuple)) else returns),
-                psnr=float(metrics.psnr(estimate, self._truth).median()) if has and self._truth is not None else None,
-                ssim=float(metrics.ssim(estimate, self._truth).median()) if has and self._truth is not None else None,
-                residual=float(metrics.residual(self._problem.model, estimate, self._problem.measurement).median()),
+                psnr=float(middle(metrics.psnr(estimate, self._truth))) if has and self._truth is not None else None,
+                ssim=float(middle(metrics.ssim(estimate, self._truth))) if has and self._truth is not None else None,
+                residual=float(middle(metrics.residual(self._problem.model, estimate, self._problem.measurement))),
                 pixels=pixels,
             )
             last = lane.curve.seconds[-1] if lane.curve.seconds else lane.seconds
-            lane.curve.residual.append((step.iteration, last, lane.result.residual or 0.0))
-            if lane.result.ssim is not None:
-                lane.curve.ssim.append((step.iteration, last, lane.result.ssim))
+            for curve, value in ((lane.curve.residual, lane.result.residual), (lane.curve.ssim, lane.result.ssim)):
+                if value is not None and (not curve or curve[-1][0] < step.iteration):
+                    curve.append((step.iteration, last, value))
             lane.picture = Picture(pixels, lane.result.returns, "estimate")
             if self.keep_frames:
                 if lane.best is not None and lane._best_estimate is not None:
                     lane.frames.pin(lane.best[1], picture_of(lane._best_estimate))
+                for watcher in lane._watchers:
+                    if watcher.candidate is not None and watcher.estimate is not None:
+                        lane.frames.pin(watcher.candidate, picture_of(watcher.estimate))
                 lane.frames.pin(step.iteration, pixels)
         lane.state = "finished" if step is not None and step.stage == "result" else "stopped"
         self._free(lane)
@@ -450,8 +463,14 @@ class Race:
                 log.exception("closing %s", lane.name)
         lane._steps = lane._twin = None
         lane._watchers = []
-        lane._last = lane._best_estimate = lane._best_psnr = None
+        lane._last = lane._twin_last = lane._best_estimate = lane._best_psnr = None
         lane._pending.clear()
+
+
+def middle(values: torch.Tensor) -> torch.Tensor:
+    """The median over the seeds: of an even number the mean of the middle two, where torch takes the lower one."""
+    ordered = values.sort().values
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def _explain(error: BaseException) -> str:

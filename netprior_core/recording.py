@@ -48,6 +48,7 @@ MAX_CSV = 32 * 1024 * 1024
 MAX_SUMMARY = 1024 * 1024
 MAX_ARRAY_VALUES = 4 * 1024 * 1024
 MAX_ARRAY_BYTES = 16 * MAX_ARRAY_VALUES + 4096  # double precision complex numbers
+MAX_PICTURE_PIXELS = 32 * 1024 * 1024  # a contact sheet of four methods is the largest
 MAX_INPUT_PIXELS = 1024 * 1024  # uploads are reduced to this before they are kept
 COLUMNS = ("lane", "method", "iteration", "seconds", "psnr", "psnr_output", "objective", "ssim", "residual")
 #: Over the seeds of a method, where there were several: columns that files from before do not have.
@@ -147,8 +148,22 @@ def read(data: bytes) -> Recording:
         raise InvalidSettings("This zip holds no experiment.json: it is not a recording that NetPrior wrote.")
     experiment = parse(files["experiment.json"])
     summary = _read_json(files)
+    for name, content in files.items():
+        if name.endswith((".png", ".webp")) and not name.startswith("inputs/"):
+            _check_picture(name, content)
     pictures = {name: content for name, content in files.items() if name.endswith(".png")}
     return Recording(experiment, _read_inputs(files, experiment), _read_lanes(files, summary), summary, pictures)
+
+
+def _check_picture(name: str, content: bytes) -> None:
+    """Raises InvalidSettings for a picture that is none, or too large for a browser to be given; reads its header alone."""
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG", "WEBP")) as picture:
+            fits = picture.width * picture.height <= MAX_PICTURE_PIXELS
+    except (OSError, ValueError, Image.DecompressionBombError):
+        fits = False
+    if not fits:
+        raise InvalidSettings(f"The picture {name} of this recording is damaged or too large.")
 
 
 def open_any(data: bytes) -> Recording:
@@ -225,7 +240,7 @@ def _read_inputs(files: Mapping[str, bytes], experiment: Experiment) -> dict[str
         upload = None
         with contextlib.suppress(BadImage, InvalidSettings):
             if content := files.get(f"inputs/{sha256}.png"):
-                upload = to_pixels(load_image(content, max_pixels=MAX_INPUT_PIXELS).array)
+                upload = to_pixels(load_image(content, max_pixels=MAX_INPUT_PIXELS, min_side=1).array)
             elif content := files.get(f"inputs/{sha256}.npy"):
                 upload = load_npy(content, name="a measurement", max_bytes=MAX_ARRAY_BYTES, max_values=MAX_ARRAY_VALUES)
         if upload is None or sha256_of(upload) != sha256:
@@ -294,13 +309,19 @@ def _read_lanes(files: Mapping[str, bytes], summary: Mapping[str, Any]) -> list[
     try:
         if len(content) > MAX_CSV:
             raise ValueError
-        for row in csv.DictReader(io.StringIO(content.decode())):
-            lane = dict(enumerate(lanes))[int(row["lane"])]  # a negative number is no lane
-            if _finite(float(row["iteration"])) is None or _finite(float(row["seconds"])) is None:
+        rows = csv.reader(io.StringIO(content.decode()))
+        place = {name: i for i, name in enumerate(next(rows, COLUMNS))}
+        known, of_lane = dict(enumerate(lanes)), place["lane"]
+        columns = [(name, place[name]) for name in (*COLUMNS[2:], *SPREAD) if name not in SPREAD or name in place]
+        absent = [name for name in SPREAD if name not in place]
+        for row in rows:
+            metrics = known[int(row[of_lane])].metrics  # a negative number is no lane
+            for name, i in columns:
+                metrics[name].append(_finite(float(row[i])) if row[i] else None)
+            for name in absent:
+                metrics[name].append(None)
+            if metrics["iteration"][-1] is None or metrics["seconds"][-1] is None:
                 raise ValueError
-            for column in (*COLUMNS[2:], *SPREAD):
-                value = row.get(column) if column in SPREAD else row[column]
-                lane.metrics[column].append(_finite(float(value)) if value else None)
     except (ValueError, KeyError, IndexError, TypeError, csv.Error):
         raise InvalidSettings("metrics.csv of this recording is damaged.") from None
     for name, content in files.items():

@@ -56,7 +56,7 @@ function wirePicture(view, tile) {
     else if (mode === "pan") panBy(view, now[0] - before[0], now[1] - before[1]);
     else if (mode === "pinch") { const wide = pinchSpread(pointers); zoomBy(view, wide / spread, now[0], now[1]); spread = wide; }
   });
-  const end = (event) => { pointers.delete(event.pointerId); if (!pointers.size) mode = null; };
+  const end = (event) => { pointers.delete(event.pointerId); if (!pointers.size || mode === "pinch") mode = null; };
   listen("pointerup", end);
   listen("pointercancel", end);
   listen("keydown", (event) => {

@@ -19,6 +19,7 @@ from netprior_core.methods.lowshot import LowShot
 from netprior_core.race import Race
 from netprior_core.ui.say import warn
 from netprior_core.ui.session import App
+from netprior_core.ui.setup import check_size
 from netprior_core.ui.stream import stream
 
 INTRO = (
@@ -129,7 +130,12 @@ class DataAxis:
     ) -> AsyncIterator[dict[Any, Any]]:
         if now is None:
             return
+        session = self.app.session(request.session_hash)
+        if session.race is not None and not session.race.done:
+            warn("A race is running in this tab: stop it, then draw the data axis.")
+            return
         try:
+            check_size(now, self.app.max_size)
             points = data_axis.points(now, curves)
         except NetPriorError as error:
             warn(str(error))
@@ -137,7 +143,6 @@ class DataAxis:
         for curve in curves:
             if reason := data_axis.refusal(now, curve):
                 warn(reason)
-        session = self.app.session(request.session_hash)
         found: list[Found] = []
         most, again = max(point.shots for point in points), gr.update(interactive=True)
         yield {self.button: gr.update(interactive=False), self.chart: chart(found, most), self.found: found}

@@ -57,7 +57,7 @@ def pack(message: dict[str, Any] | None) -> str | None:
     Text, because gradio sends only the difference to the last yield, and its difference of nested lists that became shorter
     is wrong (a removal is shifted once per enclosing list): curves of one lane ended up in another.
     """
-    return None if message is None else json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    return None if message is None else json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def spread(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,8 @@ def recorded_marks(index: int, row: Mapping[str, Any], compare: str = "psnr") ->
 
 def stop_mark(lane: int, title: str, iteration: int, fired: int | None, psnr: float | None, best: float | None) -> dict[str, Any]:
     """A rule's mark: the iterate it stands for, when it fired (None: it did not), and the dB lost where the truth is known."""
-    lost = None if best is None or psnr is None else round(max(0.0, best - psnr), 2)
+    known = best is not None and psnr is not None and math.isfinite(best) and math.isfinite(psnr)
+    lost = round(max(0.0, best - psnr), 2) if known else None  # type: ignore[operator]
     label = title if lost is None else f"{title} −{lost:.2f} dB"
     return {"lane": lane, "kind": "stop", "iteration": iteration, "label": label, "rule": title, "lost": lost, "fired": fired}
 

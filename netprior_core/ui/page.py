@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class Page:
 
     def build(self) -> gr.Blocks:
         """The whole page."""
-        with gr.Blocks(title="NetPrior", analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
+        with gr.Blocks(title="NetPrior", analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
             self.column = Column(self.app)
             with gr.Row(elem_id="np-page"):
                 with gr.Column(scale=3, min_width=300, elem_id="np-setup") as self.left:
@@ -252,8 +253,10 @@ def family_headings() -> str:
 def free_port(host: str, port: int) -> int:
     """``port``, or the next one that can be bound. Raises OSError when none of fifty can."""
     for candidate in range(port, min(port + 50, 65536)):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe, contextlib.suppress(OSError):
+            if sys.platform != "win32":  # there it would bind a port that is in use
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, candidate))
             return candidate
     raise OSError(f"No free port between {port} and {port + 49}. Choose one with --port.")

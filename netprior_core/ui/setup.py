@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from netprior_core import examples, priors
-from netprior_core.errors import InvalidSettings, MissingPrior
+from netprior_core.errors import BadImage, InvalidSettings, MissingPrior
 from netprior_core.experiment import MAX_LANES, Experiment, UploadedArray, UploadedImage, parse
 from netprior_core.methods import Method
 from netprior_core.noise import GaussianNoise
@@ -193,6 +193,8 @@ def reduced(array: np.ndarray) -> np.ndarray:
     factor = -(-max(array.shape[:2]) // MAX_UPLOAD_SIDE)
     if factor == 1:
         return array
+    if min(array.shape[:2]) < factor:
+        raise BadImage(f"This picture of {array.shape[1]}×{array.shape[0]} is too long and thin to be made smaller: crop it first.")
     h, w = (side // factor * factor for side in array.shape[:2])
     return array[:h, :w].reshape(h // factor, factor, w // factor, factor, -1).mean(axis=(1, 3))
 
