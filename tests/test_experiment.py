@@ -102,6 +102,8 @@ def document(**changes: Any) -> dict[str, Any]:
         ({"format": "something-else"}, "format"),
         ({"target_is": "measurement", "operator": {"kind": "compressed-sensing"}}, "cannot be the measurement"),
         ({"noise": {"kind": "gaussian", "clip": True}, "operator": {"kind": "fourier"}}, "cannot be clipped"),
+        ({"target": {"source": "embedded", "set": "nope", "index": 0}}, "no embedded set called 'nope'"),
+        ({"shots": {"source": "embedded", "set": "nope", "count": 2}}, "no embedded set called 'nope'"),
     ],
     ids=str,
 )

@@ -150,6 +150,46 @@ def test_several_seeds_are_one_batch_and_the_median_is_scored(stub: Stub) -> Non
     assert lane.result.returns == 1
 
 
+def test_of_two_seeds_the_mean_is_scored(stub: Stub) -> None:
+    _, truth = tiny_problem()
+
+    def solve(problem: Problem, seed: int) -> Iterator[Step]:
+        for stage in ("solve", "result"):
+            yield Step(1, 1, stage, picture(seed / 10), picture(seed / 10), torch.tensor([1.0]), info={"returns": 1})
+
+    lane = race(stub("seeded", solve), seeds=(2, 5)).run().lanes[0]
+    expected = sum(float(metrics.psnr(picture(s / 10), truth)) for s in (2, 5)) / 2
+    assert lane.curve.psnr == pytest.approx([expected], abs=1e-4)
+    assert lane.result is not None
+    assert lane.result.psnr == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_turn_of_several_steps_may_begin_with_one_that_has_no_loss(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an accelerator: a prior found in the cache is a step of preparation without an objective."""
+    monkeypatch.setattr("netprior_core.race.STEPS_PER_TURN", {"cpu": 8})
+
+    def solve(problem: Problem, seed: int) -> Iterator[Step]:
+        yield Step(0, 0, "prepare", output=picture(0.5), phase="cached")
+        yield from steps([0.1, 0.3, 0.5])(problem, seed)
+
+    lane = race(stub("cached", solve)).run().lanes[0]
+    assert lane.state == "finished", lane.message
+    assert lane.curve.iteration == [1, 2, 3]
+    assert lane.prepare_loss == []
+
+
+def test_a_start_that_breaks_fails_the_race_in_words(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(tensor: torch.Tensor) -> Any:
+        raise ValueError("no picture of this")
+
+    monkeypatch.setattr("netprior_core.race.picture_of", broken)
+    ended = race(stub("any", steps([0.5])))
+    ended.turn()
+    assert ended.state == "failed"
+    assert "no picture of this" in ended.message
+    assert ended.elapsed() == ended.elapsed()
+
+
 # -- what goes wrong ----------------------------------------------------------------------------------------------------------
 
 

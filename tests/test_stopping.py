@@ -193,6 +193,11 @@ def test_every_rule_watches_a_race_and_may_end_it(kind: str) -> None:
     assert ended.result is not None
     assert ended.result.returns == stop.iteration
     assert ended.result.psnr == pytest.approx(stop.psnr)
+    for iteration in (stop.iteration, stop.fired):  # each is the picture that the curve has the score of
+        kept = ended.frames.at(iteration)
+        assert kept is not None
+        assert kept[0] == iteration
+    assert ended.curve.residual == sorted(ended.curve.residual)
     assert "Stopped by" in ended.message
 
 

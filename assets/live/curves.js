@@ -66,7 +66,9 @@ function curveGeometry(view, context, width, height) {
   const series = lanes.map((lane) => seriesOf(state, lane.id, metric, axis));
   const sigma = metric === "residual" ? state.strip.measurement?.noise_std ?? null : null;
   const seen = series.some(({ y }) => y.length);
-  const range = valueRange(sigma && seen ? [...series, { y: [sigma] }] : series, metric);
+  const bands = metric === "psnr" ? lanes.map((lane) => bandOf(state, lane.id, axis)).filter(Boolean) : [];
+  const besides = [...(sigma && seen ? [{ y: [sigma] }] : []), ...bands.flatMap(({ low, high }) => [{ y: low }, { y: high }])];
+  const range = valueRange([...series, ...besides], metric);
   const names = lanes.map((lane) => lane.name ?? "");
   const label = Math.min(width < 480 ? 72 : 116, Math.max(24, ...names.map((name) => context.measureText(name).width)) + 10);
   const [left, right, top, bottom] = [44, width - label, 22, height - 34];

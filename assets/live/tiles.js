@@ -95,7 +95,7 @@ function updateTiles(view) {
     tile.kind = picture?.kind ?? "estimate";
     const scrubbed = Boolean(view.hover ?? view.position) && picture && tile.kind !== "shots";
     writeHead(tile, lane, picture, scrubbed, view.state);
-    writeNumbers(view, tile, lane, scrubbed ? picture.iteration : null);
+    writeNumbers(view, tile, lane, scrubbed ? picture : null);
     writeMessage(view, tile, lane, picture);
     const drag = view.wipe < 1 && view.zoom.k === 1 ? "wipe" : view.zoom.k > 1 ? "pan" : "";
     if (drag) tile.picture.dataset.drag = drag;
@@ -120,10 +120,10 @@ function writeHead(tile, lane, picture, scrubbed, { state, seeds }) {
   tile.canvas.setAttribute("aria-label", `${lane.name}: reconstruction${picture?.iteration ? ` at iteration ${picture.iteration}` : ""}`);
 }
 
-/** Numbers describe the picture that is shown: live, or at the iteration scrubbed to. */
-function writeNumbers(view, tile, lane, iteration) {
+/** Numbers describe the picture that is shown: live, or the one scrubbed to, by its own scores where it came with them. */
+function writeNumbers(view, tile, lane, picture) {
   const { state } = view;
-  const at = (metric) => (iteration === null ? lane[metric] : pointAt(state, lane.id, metric, iteration)?.[2]);
+  const at = (metric) => (picture ? picture[metric] ?? pointAt(state, lane.id, metric, picture.iteration)?.[2] : lane[metric]);
   writeNumber(tile.nodes.psnr, fixed(at("psnr"), 2), "dB");
   writeNumber(tile.nodes.ssim, fixed(at("ssim"), 3), "");
   writeNumber(tile.nodes.residual, compact(at("residual")), "");

@@ -116,6 +116,7 @@ class Feed:
         self.sequence = 0
         self._strip_sent = False
         self._points = [0] * len(race.lanes)
+        self._ended: set[int] = set()  # lanes whose last point was sent
         self._sparse = [[0, 0, 0] for _ in race.lanes]
         self._pictures: list[Any] = [None] * len(race.lanes)
         self._exact = [False] * len(race.lanes)
@@ -195,8 +196,13 @@ class Feed:
         count = len(curve.psnr_output)  # appended last: the other columns are at least as long
         start = self._points[index]
         end = (count + stride - 1) // stride
-        picked = range(start * stride, end * stride, stride)
-        self._points[index] = end
+        picked = list(range(start * stride, end * stride, stride))
+        if lane.done and index not in self._ended:
+            self._ended.add(index)
+            if count and (count - 1) % stride:  # the last point, wherever it falls
+                picked.append(count - 1)
+                end += 1
+        self._points[index] = max(start, end)
         found: dict[str, Any] = {
             "lane": index,
             "from": start,
@@ -293,15 +299,15 @@ def recording_message(recording: Recording, label: str) -> dict[str, Any]:
             for name in ("ssim", "residual")
         }
         has_truth = any(v is not None for v in metrics["psnr"])
-        curve = {
-            "lane": index,
-            "from": 0,
-            "iteration": iterations[::stride],
-            "seconds": seconds[::stride],
-        }
-        curve |= {"psnr": metrics["psnr"][::stride] if has_truth else None, "objective": metrics["objective"][::stride]}
+        places = sorted({*range(0, len(iterations), stride), *([len(iterations) - 1] if iterations else [])})
+
+        def thinned(values: list[Any], places: list[int] = places) -> list[Any]:
+            return [values[i] for i in places]
+
+        curve = {"lane": index, "from": 0, "iteration": thinned(iterations), "seconds": thinned(seconds)}
+        curve |= {"psnr": thinned(metrics["psnr"]) if has_truth else None, "objective": thinned(metrics["objective"])}
         if any(v is not None for v in metrics["psnr_least"]):
-            curve |= {"low": metrics["psnr_least"][::stride], "high": metrics["psnr_most"][::stride]}
+            curve |= {"low": thinned(metrics["psnr_least"]), "high": thinned(metrics["psnr_most"])}
         curves.append({**curve, **sparse, "ssim_from": 0, "residual_from": 0})
         compare = recording.experiment.methods[index].compare if index < len(recording.experiment.methods) else "psnr"
         marks += recorded_marks(index, row, compare)

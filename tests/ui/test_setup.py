@@ -8,7 +8,7 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from netprior_core import examples
-from netprior_core.errors import InvalidSettings
+from netprior_core.errors import BadImage, InvalidSettings
 from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage, build, parse
 from netprior_core.methods import Method
 from netprior_core.methods.dip import DeepImagePrior
@@ -170,6 +170,11 @@ def test_uploads_replace_target_and_shots_each_on_their_own() -> None:
     assert "2 shots" in setup.blurb(with_shots)
     assert setup.with_count(with_shots, 7) == with_shots
     assert setup.set_key(setup.with_uploads(experiment, image, [image])) == setup.DEFAULT_SET
+
+
+def test_a_picture_too_thin_to_be_reduced_is_refused() -> None:
+    with pytest.raises(BadImage, match="crop it"):
+        setup.reduced(np.zeros((8, 20000, 3), np.float32))
 
 
 def test_images_larger_than_the_server_allows_are_refused() -> None:

@@ -21,7 +21,8 @@ from netprior_core.methods import Method
 from netprior_core.problem import Problem, Step
 from netprior_core.race import Race
 from netprior_core.recording import _row, read, write
-from netprior_core.ui.marks import recorded_marks, stop_words
+from netprior_core.ui.live import pack
+from netprior_core.ui.marks import recorded_marks, stop_mark, stop_words
 from netprior_core.ui.wire import MAX_POINTS, Feed, recorded_frames, recording_message, setup_message, uri
 
 Tiny = Callable[..., Experiment]
@@ -166,6 +167,13 @@ def test_an_exact_recovery_is_carried_as_no_number(stub: Stub, tiny: Tiny) -> No
     checked(Feed(running, tiny(), "run", None).message())
 
 
+@pytest.mark.parametrize(("psnr", "best", "lost"), [(20.0, 21.5, 1.5), (20.0, math.inf, None), (math.inf, math.inf, None)])
+def test_what_a_rule_loses_against_a_perfect_iterate_is_not_said(psnr: float, best: float, lost: float | None) -> None:
+    mark = stop_mark(0, "WMV", 5, 9, psnr, best)
+    assert mark["lost"] == lost
+    pack({"marks": [mark]})
+
+
 def test_long_curves_are_thinned_evenly(stub: Stub, tiny: Tiny) -> None:
     total = 3 * MAX_POINTS + 17
 
@@ -183,8 +191,10 @@ def test_long_curves_are_thinned_evenly(stub: Stub, tiny: Tiny) -> None:
         part = feed.message()["curves"][0]
         assert part["from"] == len(sent)
         sent += part["iteration"]
-    assert len(sent) <= MAX_POINTS
-    assert set(np.diff(sent)) == {4}
+    assert len(sent) <= MAX_POINTS + 1
+    assert set(np.diff(sent[:-1])) == {4}
+    assert sent[-1] == total  # the last point, wherever it falls
+    assert feed.message()["curves"][0]["iteration"] == []
 
 
 def test_frames_of_an_iteration_are_exact_and_scored(tiny: Tiny) -> None:
