@@ -21,7 +21,7 @@ from netprior_core.operators import Operator
 from netprior_core.settings import field_spec
 from netprior_core.stopping import StoppingRule
 from netprior_core.ui import files, setup
-from netprior_core.ui.drawn import QUIET, Changes, Drawn
+from netprior_core.ui.drawn import QUIET, Change, Changes, Drawn
 from netprior_core.ui.say import inform, warn
 from netprior_core.ui.session import App
 from netprior_core.ui.wire import recording_message, setup_message
@@ -180,27 +180,28 @@ class Column(Drawn):
     def wire(self, tries: list[tuple[Any, Callable[..., Experiment], str]]) -> None:
         """Connect the events. ``tries``: buttons, the experiment each fills in, the recording shown with it ("": none)."""
         everything = self.everything()
+        self.experiment.change(self._preview, [self.experiment], [self.live], trigger_mode="always_last", **QUIET)
 
         def value_of(component: Any, *path: str) -> None:
             """A control that stands for one value."""
 
             def changed(value: Any, now: Experiment, request: gr.Request) -> Changes:
-                return self.attempt(now, lambda: setup.change(now, path, value), request)
+                return self.attempt(now, lambda base: setup.change(base, path, value), request)
 
-            outputs = [self.experiment, self.live, self.link]
+            outputs = [self.experiment, self.link]
             component.input(changed, [component, self.experiment], outputs, trigger_mode="always_last", **QUIET)
 
         def all_of(listener: Callable[..., Any], component: Any, change: Callable[..., Experiment]) -> None:
             """An event after which every control is set anew."""
 
             def changed(value: Any, now: Experiment, nonce: int, request: gr.Request) -> Changes:
-                return self.renew(now, nonce, lambda: change(now, value), request)
+                return self.renew(now, nonce, lambda base: change(base, value), request)
 
             listener(changed, [component, self.experiment, self.nonce], everything, trigger_mode="always_last", **QUIET)
 
         for number, name in ((self.seed, "seed"), (self.seeds, "seeds")):
             field = replace(field_spec(name, Experiment.model_fields[name]), label=str(number.label))
-            outputs = [self.experiment, self.live, self.link]
+            outputs = [self.experiment, self.link]
             number.input(self.typed(field, []), [number, self.experiment], outputs, trigger_mode="always_last", **QUIET)
             self.settle(number, field, [])
         all_of(self.rules.input, self.rules, setup.with_rules)
@@ -219,19 +220,19 @@ class Column(Drawn):
             self._wire_try(button, change, recording)
 
         def pick_set(now: Experiment, nonce: int, event: gr.SelectData, request: gr.Request) -> Changes:
-            return self.renew(now, nonce, lambda: setup.from_set(self.sets[event.index].key, now.seed), request)
+            return self.renew(now, nonce, lambda base: setup.from_set(self.sets[event.index].key, base.seed), request)
 
         def target_uploaded(path: str | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
             taken = apart(files.take_target, self.app.session(request.session_hash), path) if path else None
             if taken is None:
                 return {self.target_file: None}  # what is not used is not shown as if it were
-            return self.renew(now, nonce, lambda: setup.with_uploads(now, taken, None), request)
+            return self.renew(now, nonce, lambda base: setup.with_uploads(base, taken, None), request)
 
         def shots_uploaded(paths: list[str] | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
             taken = self._take(paths or [], request)
             if not taken:
                 return {self.shot_files: None}
-            return self.renew(now, nonce, lambda: setup.with_uploads(now, None, taken), request)
+            return self.renew(now, nonce, lambda base: setup.with_uploads(base, None, taken), request)
 
         self.gallery.select(pick_set, [self.experiment, self.nonce], everything, **QUIET)
         for component, handler in (
@@ -245,11 +246,12 @@ class Column(Drawn):
         """A card's button: its experiment, its recording, and the eye and the keyboard back at the live view."""
 
         def tried(now: Experiment, nonce: int, request: gr.Request) -> Changes:
-            changes = self.renew(now, nonce, lambda: change(now, None), request)
+            changes = self.renew(now, nonce, lambda base: change(base, None), request)
             if self._busy(request):
                 inform("The set-up is changed. A race is running: stop it, then press Run.")
             elif recording and (recorded := files.recorded(files.ASSETS / recording)) is not None:
                 changes[self.live] = recorded
+                self._shows(changes[self.experiment], request)
             return changes
 
         button.click(tried, [self.experiment, self.nonce], self.everything(), trigger_mode="always_last", **QUIET)
@@ -263,14 +265,13 @@ class Column(Drawn):
         return [*states, self.live, self.link, *controls, *run, *self.lanes, *self.methods, *self.presets]
 
     def show(self, experiment: Experiment, nonce: int, request: gr.Request) -> Changes:
-        """An experiment in every control and in the live view."""
+        """An experiment in every control; the live view follows the experiment's own change."""
         available, used = setup.shot_counts(experiment)
         targets, chosen = setup.target_choices(experiment)
         changes: Changes = {
             self.experiment: experiment,
             self.nonce: nonce,
             self.shape_of_operator: f"{experiment.operator.kind}/{nonce}",
-            self.live: self._preview(experiment, request),
             self.link: _link(experiment, request),
             self.blurb: setup.blurb(experiment),
             self.count: gr.update(maximum=max(1, available), value=used, visible=available > 0),
@@ -298,30 +299,39 @@ class Column(Drawn):
             changes[self.presets[lane]] = self.preset_of(experiment, lane)
         return changes
 
-    def attempt(self, now: Experiment, change: Callable[[], Experiment], request: gr.Request) -> Changes:
+    def attempt(self, now: Experiment, change: Change, request: gr.Request) -> Changes:
         """One changed value, or a warning and nothing."""
         try:
-            new = change()
+            _, new = self.app.session(request.session_hash).edit(now, change)
         except NetPriorError as error:
             warn(str(error))
             return gr.skip()
-        return {self.experiment: new, self.live: self._preview(new, request), self.link: _link(new, request)}
+        return {self.experiment: new, self.link: _link(new, request)}
 
-    def renew(self, now: Experiment, nonce: int, change: Callable[[], Experiment], request: gr.Request) -> Changes:
-        """Every control after a change; after one that does not fit, every control as it was."""
-        new = now
+    def renew(self, now: Experiment, nonce: int, change: Change, request: gr.Request) -> Changes:
+        """The controls that a change concerns; after one that does not fit, every control as it was.
+
+        Others may have been changed by the person meanwhile, and are left as they are on the screen.
+        """
+        session = self.app.session(request.session_hash)
         try:
-            new = change()
+            now, new = session.edit(now, change)
         except NetPriorError as error:
             warn(str(error))
+            now = new = session.setup or now
         changes = self.show(new, nonce + 1, request)
+        if new is now:
+            return changes
+        known = self.show(now, nonce + 1, request)
+        kept = {self.experiment, self.nonce, self.shape_of_operator, self.shape_of_rules, *self.shape_of_lanes}
+        changes = {component: value for component, value in changes.items() if component in kept or known[component] != value}
         # Settings that did not change are not drawn anew: an opened accordion stays open.
-        if all(getattr(new, part) == getattr(now, part) for part in ("operator", "noise", "mismatch")) and new is not now:
+        if all(getattr(new, part) == getattr(now, part) for part in ("operator", "noise", "mismatch")):
             del changes[self.shape_of_operator]
-        if new.stopping == now.stopping and new is not now:
+        if new.stopping == now.stopping:
             del changes[self.shape_of_rules]
         for lane, (before, after) in enumerate(zip(now.methods, new.methods, strict=False)):
-            if before == after and new is not now:
+            if before == after:
                 del changes[self.shape_of_lanes[lane]]
         return changes
 
@@ -341,9 +351,11 @@ class Column(Drawn):
             return {self.file: None}
         for sha256, pixels in recording.images.items():
             session.keep(sha256, pixels)
+        session.edit(now, lambda _: recording.experiment)
         changes = self.show(recording.experiment, nonce + 1, request)
         if recording.lanes and not self._busy(request):
             changes[self.live] = recording_message(recording, "A recording from a file. Press Run to compute it again.")
+            self._shows(recording.experiment, request)
         return changes
 
     def preset_of(self, experiment: Experiment, lane: int) -> Any:
@@ -356,15 +368,28 @@ class Column(Drawn):
         race = self.app.session(request.session_hash).race
         return race is not None and not race.done
 
-    def _preview(self, experiment: Experiment, request: gr.Request) -> Any:
-        """The strip and the lanes of what is set up; nothing while a race is on the screen."""
-        if self._busy(request):
+    def _shows(self, experiment: Experiment, request: gr.Request) -> None:
+        """The live view has a recording of this experiment: no preview is to take its place."""
+        self.app.session(request.session_hash).shown = experiment
+
+    def _preview(self, now: Experiment | None, request: gr.Request) -> Any:
+        """The strip and the lanes of what is set up; nothing while a race is on the screen.
+
+        Building a problem takes up to a second, in which the set-up may change again and a race begin: then it comes too late.
+        """
+        session = self.app.session(request.session_hash)
+        experiment = session.setup or now
+        if experiment is None or self._busy(request) or session.shown == experiment:
             return gr.skip()
         try:
             setup.check_size(experiment, self.app.max_size)
-            return apart(_built_message, experiment, dict(self.app.session(request.session_hash).images))
+            message = apart(_built_message, experiment, dict(session.images))
         except NetPriorError as error:
-            return setup_message(experiment, None, None, note=str(error))
+            message = setup_message(experiment, None, None, note=str(error))
+        if self._busy(request) or (session.setup or experiment) != experiment:
+            return gr.skip()
+        session.shown = experiment
+        return message
 
 
 def _built_message(experiment: Experiment, images: dict[str, Any]) -> dict[str, Any]:

@@ -111,6 +111,7 @@ class DataAxis:
 
     def _walk(self, now: Experiment | None, first: float | None, last: float | None, request: gr.Request) -> Any:
         """A sheet of the walk, or a warning that says what is missing."""
+        now = self.app.setup(request.session_hash, now)
         methods = [] if now is None else now.methods
         method = next((m for m in methods if isinstance(m, LowShot) and m.start == "low-shot"), None)
         if now is None or method is None:
@@ -128,6 +129,7 @@ class DataAxis:
     async def _draw(
         self, now: Experiment | None, curves: list[str], live: Any, request: gr.Request
     ) -> AsyncIterator[dict[Any, Any]]:
+        now = self.app.setup(request.session_hash, now)
         if now is None:
             return
         session = self.app.session(request.session_hash)

@@ -18,16 +18,19 @@ from netprior_core.stopping import StoppingRule
 from netprior_core.ui import files, setup
 from netprior_core.ui.controls import FILES, control, misfit, split
 from netprior_core.ui.say import warn
+from netprior_core.ui.session import App
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 #: Two parts of one page drawn anew at the same time trip over each other inside gradio ("dictionary changed size").
 ONE_BY_ONE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "draw"}
 Changes = dict[Any, Any]
+Change = Callable[[Experiment], Experiment]
 
 
 class Drawn:
     """Draws settings from their declared fields. The column that inherits it has the components and knows what a change means."""
 
+    app: App
     experiment: gr.State
     nonce: gr.State
     shape_of_operator: gr.State
@@ -37,11 +40,11 @@ class Drawn:
     link: gr.Textbox
     live: Any
 
-    def attempt(self, now: Experiment, change: Callable[[], Experiment], request: gr.Request) -> Changes:
+    def attempt(self, now: Experiment, change: Change, request: gr.Request) -> Changes:
         """One changed value, or a warning and nothing."""
         raise NotImplementedError
 
-    def renew(self, now: Experiment, nonce: int, change: Callable[[], Experiment], request: gr.Request) -> Changes:
+    def renew(self, now: Experiment, nonce: int, change: Change, request: gr.Request) -> Changes:
         """Every control after a change."""
         raise NotImplementedError
 
@@ -84,12 +87,12 @@ class Drawn:
         )
 
         def chosen(kind: str, now: Experiment, nonce: int, request: gr.Request) -> Changes:
-            changes = self.attempt(now, lambda: setup.with_noise(now, kind), request)
+            changes = self.attempt(now, lambda base: setup.with_noise(base, kind), request)
             if self.experiment in changes:
                 changes[self.shape_of_operator] = f"{now.operator.kind}/{nonce}/{kind}"
             return changes
 
-        outputs = [self.experiment, self.live, self.link, self.shape_of_operator]
+        outputs = [self.experiment, self.link, self.shape_of_operator]
         choice.input(chosen, [choice, self.experiment, self.nonce], outputs, trigger_mode="always_last", **QUIET)
 
     def _mismatch(self, experiment: Experiment) -> None:
@@ -156,7 +159,7 @@ class Drawn:
                 changes[self.presets[int(path[1])]] = self.preset_of(changes[self.experiment], int(path[1]))
             return changes
 
-        outputs = [self.experiment, self.live, self.link, self.shape_of_operator, *self.presets]
+        outputs = [self.experiment, self.link, self.shape_of_operator, *self.presets]
         inputs = [component, self.experiment, self.nonce]
         listener = component.upload if isinstance(component, gr.File) else component.input  # type: ignore[attr-defined]
         listener(changed, inputs, outputs, trigger_mode="always_last", **QUIET)
@@ -171,9 +174,9 @@ class Drawn:
                 return gr.skip()  # perhaps it is still being typed; leaving the box says what is wrong
             value = int(value) if field.type == "int" and value is not None else value
 
-            def changed_to() -> Experiment:
+            def changed_to(base: Experiment) -> Experiment:
                 content = files.text_of(value, field.widget) if field.widget in FILES else value
-                return setup.change(now, [*path, field.name], content)
+                return setup.change(base, [*path, field.name], content)
 
             return self.attempt(now, changed_to, request)
 
@@ -182,9 +185,10 @@ class Drawn:
     def settle(self, component: gr.Number, field: FieldSpec, path: list[str | int]) -> None:
         """A number box that is left with what cannot be used says so, and shows what is in use."""
 
-        def left(value: float | None, now: Experiment) -> Any:
+        def left(value: float | None, now: Experiment, request: gr.Request) -> Any:
+            used = self.app.setup(request.session_hash, now) or now
             try:
-                kept: Any = reduce(getitem, [*path, field.name], now.model_dump())  # type: ignore[arg-type]
+                kept: Any = reduce(getitem, [*path, field.name], used.model_dump())  # type: ignore[arg-type]
             except (KeyError, IndexError):
                 return gr.skip()  # what the box belonged to is gone
             wrong = misfit(field, value, kept)
@@ -212,12 +216,12 @@ class Drawn:
         )
 
         def changed(name: str, now: Experiment, nonce: int, request: gr.Request) -> Changes:
-            return self.renew(now, nonce, lambda: setup.change(now, [*path, field.name], name or ""), request)
+            return self.renew(now, nonce, lambda base: setup.change(base, [*path, field.name], name or ""), request)
 
         def opened(file: str | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
             if file is None:
                 return gr.skip()
-            return self.renew(now, nonce, lambda: setup.change(now, [*path, field.name], files.adopt_prior(file)), request)
+            return self.renew(now, nonce, lambda base: setup.change(base, [*path, field.name], files.adopt_prior(file)), request)
 
         chooser.input(changed, [chooser, self.experiment, self.nonce], self.everything(), trigger_mode="always_last", **QUIET)
         given.upload(opened, [given, self.experiment, self.nonce], self.everything(), **QUIET)
@@ -239,9 +243,11 @@ class Drawn:
 
         def drawn(value: Any, now: Experiment, request: gr.Request) -> Changes:
             mask = files.mask_of(value, now.size)
-            return gr.skip() if mask is None else self.attempt(now, lambda: setup.change(now, ["operator", "mask"], mask), request)
+            if mask is None:
+                return gr.skip()
+            return self.attempt(now, lambda base: setup.change(base, ["operator", "mask"], mask), request)
 
-        outputs = [self.experiment, self.live, self.link]
+        outputs = [self.experiment, self.link]
         editor.input(drawn, [editor, self.experiment], outputs, trigger_mode="always_last", **QUIET)
 
 

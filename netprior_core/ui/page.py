@@ -141,6 +141,7 @@ class Page:
         demo.unload(unload)
 
     async def _run(self, experiment: Experiment | None, request: gr.Request) -> AsyncIterator[Any]:
+        experiment = self.app.setup(request.session_hash, experiment)
         if experiment is None:
             return
         try:
@@ -193,10 +194,14 @@ class Page:
                 experiment, linked = found, True
             except NetPriorError as error:
                 warn(str(error))
+        self.app.session(request.session_hash).setup = experiment
         changes = self.column.show(experiment, 1, request)
         recorded = None if linked else files.recorded(files.FIRST_VISIT)
         parts = [name for name in hide if name in PARTS]
-        changes[self.live] = gr.update(value=recorded or changes[self.live], hide=parts)
+        changes[self.live] = gr.update(hide=parts)
+        if recorded is not None:
+            changes[self.live] = gr.update(value=recorded, hide=parts)
+            self.app.session(request.session_hash).shown = experiment
         for name, component in (
             ("setup", self.left),
             ("results", self.results_tab),

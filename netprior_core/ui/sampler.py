@@ -81,6 +81,7 @@ class Sampler:
 
     def _best(self, now: Experiment | None, request: gr.Request) -> Iterator[tuple[Any, Any]]:
         """Target and nearest drawing beside each other, while the search goes on: for LONGEST seconds, or until a run begins."""
+        now = self.app.setup(request.session_hash, now)
         if now is None:
             return
         images = dict(self.app.session(request.session_hash).images)
@@ -114,6 +115,7 @@ class Sampler:
 
     def _seen(self, now: Experiment | None, request: gr.Request) -> Any:
         """The near-isometry of the measurement in use, on the generator's pictures."""
+        now = self.app.setup(request.session_hash, now)
         if now is None:
             return gr.skip()
         try:

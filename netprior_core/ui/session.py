@@ -8,6 +8,7 @@ import tempfile
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,17 @@ class Session:
     experiment: Experiment | None = None
     run: str = ""
     folder: Path | None = None
+    #: The set-up as last edited. Handlers run side by side and gradio hands each the state from when it began: what counts is here.
+    setup: Experiment | None = None
+    shown: Experiment | None = None  # the set-up that the live view shows, or whose recording it shows
+    editing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def edit(self, known: Experiment, change: Callable[[Experiment], Experiment]) -> tuple[Experiment, Experiment]:
+        """The set-up before and after a change, one change at a time; before is ``known`` where none is kept."""
+        with self.editing:
+            before = self.setup or known
+            self.setup = change(before)
+            return before, self.setup
 
     def keep(self, sha256: str, pixels: np.ndarray) -> None:
         """Keep an uploaded image; the oldest go when there are too many."""
@@ -65,6 +77,10 @@ class App:
         for session in old:
             self._end(session)
         return found
+
+    def setup(self, key: str | None, known: Experiment | None) -> Experiment | None:
+        """The set-up of a tab as last edited; ``known`` where none is kept."""
+        return self.session(key).setup or known
 
     def start(self, session: Session, race: Race, experiment: Experiment) -> str:
         """Submit a race for a tab, ending the one it had; returns the run's unguessable name."""

@@ -154,6 +154,19 @@ def test_a_number_box_left_with_what_cannot_be_used_says_so_and_shows_what_is_in
         page.wait_for_function("document.querySelector('#np-seeds input').value === '1'")
 
 
+def test_what_was_changed_a_moment_ago_is_what_is_run(open_page: Open, tiny: Tiny) -> None:
+    page = open_page(link_of(tiny(methods=[dip(30), {"kind": "adjoint"}])))
+    page.locator("#np-seed input").fill("90")
+    page.locator("#np-seeds input").fill("2")
+    press(page, "run")
+    wait_state(page, "finished")
+    run = link.decode(page.evaluate(f"{VIEW}.state.link").split("?x=")[1])
+    assert (run.seed, run.seeds) == (90, 2)
+    assert (value(page, "np-seed"), value(page, "np-seeds")) == ("90", "2")
+    page.wait_for_timeout(1500)  # a preview that comes too late does not take the place of the race
+    assert state(page)["type"] == "race"
+
+
 def test_the_link_restores_the_set_up(open_page: Open) -> None:
     page = open_page()
     choose(page, "np-operator", "Inpainting")
