@@ -103,7 +103,7 @@ def drawing_of(prior: priors.Prior, title: str = "") -> Drawing:
     kind = KINDS.get(str(card.get("network")))
     # Where a kind's first layer has the latents: its shape says how many.
     first = weights.get("body.0.weight" if kind is DCGAN else "first.weight")
-    if kind is None or len(shape) != 3 or first is None or first.ndim != 4:
+    if kind is None or len(shape) != 3 or not all(isinstance(side, int) for side in shape) or first is None or first.ndim != 4:
         raise MissingPrior(f"The prior {title} is no generator of images.")
     settings, latent = card.get("settings", {}), int(first.shape[0 if kind is DCGAN else 1])
     common: dict[str, Any] = {"latent": latent, "channels": int(settings.get("channels", 0)), "title": title, "kind": kind}

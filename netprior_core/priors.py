@@ -216,7 +216,11 @@ def _card(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise MissingPrior(f"The prior {path.name} has no card: it says neither its network nor its training data.")
     shape, settings = card.get("shape", []), card.get("settings", {})
-    if not isinstance(shape, list) or not isinstance(settings, dict) or not all(map(_is_size, shape)):
+    if (
+        not isinstance(shape, list)
+        or not isinstance(settings, dict)
+        or not all(_is_size(side) or isinstance(side, str) for side in shape)
+    ):
         raise MissingPrior(f"The card of the prior {path.name} is damaged: its shape or its settings make no sense.")
     if not _is_size(settings.get("channels", 1)):
         raise MissingPrior(f"The card of the prior {path.name} is damaged: it has no sensible number of channels.")

@@ -26,6 +26,14 @@ def test_every_set_that_should_have_a_prior_has_one() -> None:
     assert [path.stem.removeprefix("lowshot-") for path in EMBEDDED] == sorted(SHIPPED)
 
 
+def test_every_shipped_file_can_be_opened_and_is_found() -> None:
+    files = sorted(priors.CHECKPOINTS.glob("*.safetensors"))
+    assert files
+    for path in files:
+        assert priors.load(path).card["key"]
+    assert set(priors.shipped().values()) == set(files)
+
+
 def test_all_files_together_stay_small() -> None:
     def size(paths: list[Path]) -> int:
         return sum(path.stat().st_size for path in paths)
