@@ -160,7 +160,7 @@ def test_a_prior_given_by_a_person_is_checked_before_it_is_kept(cache: Path, tmp
     for bad in (b"", b"not a prior", pickle.dumps({"w": 1}), path.read_bytes()[:-3]):
         with pytest.raises(MissingPrior):
             priors.adopt(bad)
-    for card in ({"settings": []}, {"settings": {"channels": "x"}}, {"shape": 5}, {"shape": [3, -64, 64]}, {"shape": ["a"]}):
+    for card in ({"settings": []}, {"settings": {"channels": "x"}}, {"shape": 5}, {"shape": [3, -64, 64]}, {"shape": [None]}):
         damaged = priors.save(tmp_path / "damaged.safetensors", {"w": torch.ones(2)}, {**CARD, **card})
         with pytest.raises(MissingPrior, match="damaged"):
             priors.adopt(damaged.read_bytes())

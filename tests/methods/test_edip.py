@@ -107,10 +107,11 @@ def test_a_missing_file_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_file_that_does_not_fit_is_a_sentence(folder: Path, make_problem: Make) -> None:
     problem, _ = make_problem("denoising")
     tensors = {f"network.{n}": v for n, v in _network(0).state_dict().items()}
-    for settings in ({**SMALL, "width": 16}, {**SMALL, "depth": 3}, None):
+    # A file whose card makes no sense counts as absent, and the method refuses.
+    for settings, error in (({**SMALL, "width": 16}, MissingPrior), ({**SMALL, "depth": 3}, MissingPrior), (None, Unsolvable)):
         card = {"key": key_of_task("patches"), "settings": settings}
         priors.save(folder / "edip-patches.safetensors", tensors, card)
-        with pytest.raises(MissingPrior):
+        with pytest.raises(error):
             _steps(EducatedDIP(iterations=1), problem)
 
 
