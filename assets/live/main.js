@@ -29,7 +29,7 @@ function receive(view, value) {
   if (view.early) startRun(view);
   if (message.hide) applyHide(view, message.hide);
   view.notice = "";
-  if (view.pending === "run" ? message.type === "race" : view.state.state !== before) view.pending = null; // it happened, whether or not the answer is here
+  if (view.pending === "run" ? message.type === "race" || message.note : view.state.state !== before) view.pending = null; // it happened, whether or not the answer is here
   if (changed.run) {
     Object.assign(view, { position: null, hover: null, exact: null });
     if (!view.axisChosen) view.axis = view.state.schedule === "clock" ? "seconds" : "iteration";
