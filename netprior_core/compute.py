@@ -33,7 +33,7 @@ class Compute:
 
     def activations(self, x: torch.Tensor) -> torch.Tensor:
         """A float32 CPU tensor as the network's input: on the device, in the chosen precision and layout."""
-        x = x.to(self.device, self.dtype, non_blocking=True)
+        x = x.to(self.device, self.dtype)
         return x.contiguous(memory_format=self.memory_format) if x.ndim == 4 else x
 
 
@@ -50,7 +50,9 @@ def choose(precision: Precision, device: torch.device | str) -> Compute:
     device = torch.device(device)
     if precision == "auto":
         precision = "bfloat16" if native_bfloat16(device.type) else "float32"
-    return Compute(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    # BatchNorm's gradients of channels-last maps are wrong on MPS, or raise (PyTorch issue 175189).
+    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
+    return Compute(device, torch.bfloat16 if precision == "bfloat16" else torch.float32, layout)
 
 
 @lru_cache

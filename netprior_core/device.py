@@ -9,6 +9,8 @@ from netprior_core.errors import InvalidSettings
 
 def pick_device(name: str = "auto") -> torch.device:
     """The named device, or for "auto" the accelerator when there is one, else the CPU. Raises InvalidSettings when unusable."""
+    # TensorFloat-32 keeps ten bits: too few for SSIM's differences of squares, and "float32" is to mean it.
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         return torch.device("cpu") if found is None else found

@@ -247,3 +247,10 @@ def test_several_seeds_give_a_median_a_range_and_a_map() -> None:
     assert single.curve.spread == []
     assert single.spread is None
     assert not math.isnan(single.curve.psnr[-1])
+
+
+@pytest.mark.parametrize("kind", ["tv", "bm3d", "denoiser", "noise-impedance", "pseudo-inverse", "lasso", "pnp-admm"])
+def test_held_out_pixels_are_taken_or_refused_in_words(kind: str) -> None:
+    lane = race_of(experiment_of(methods=[{"kind": kind}], stopping=[{"kind": "held-out"}]), {}).run().lanes[0]
+    assert lane.state in ("finished", "refused"), lane.message
+    assert "Something broke" not in lane.message

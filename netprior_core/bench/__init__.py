@@ -14,16 +14,20 @@ from typing import Any
 
 import torch
 
+from netprior_core.device import pick_device
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+
+def machine(device: torch.device | None = None) -> dict[str, Any]:
+    """What the figures were measured on; ``device``: None is the CPU."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    gpu = None
+    if device is not None and device.type != "cpu":
+        gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type.upper()} of this machine"
     return {
         "cpu": name,
         "cores": os.cpu_count(),
@@ -43,6 +47,7 @@ class Report:
 
     def __init__(self, bench: str, settings: dict[str, Any], path: Path | None = None) -> None:
         self.bench, self.settings, self.path = bench, settings, path
+        self.machine = machine(pick_device(str(settings.get("device") or "auto")))
         self.rows: list[dict[str, Any]] = []
         self._keeps = False
         self._old = self._read(settings)
@@ -88,7 +93,7 @@ class Report:
         if self.path is not None:
             here = {row.get("key") for row in self.rows}
             others = [row for key, row in self._old.items() if self._keeps and key not in here]
-            document = {"bench": self.bench, "machine": machine(), "settings": self.settings, "rows": [*others, *self.rows]}
+            document = {"bench": self.bench, "machine": self.machine, "settings": self.settings, "rows": [*others, *self.rows]}
             partial = self.path.with_suffix(".partial")
             partial.write_text(json.dumps(document, indent=1))
             partial.replace(self.path)

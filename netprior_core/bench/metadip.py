@@ -141,6 +141,8 @@ def _measure(method: Method, problem: Problem, truth: torch.Tensor) -> tuple[dic
     stream, start = method.solve(problem, seeds=[0]), time.perf_counter()
     kept = truth
     for step in stream:
+        if problem.device.type != "cpu" and step.iteration in READ_AT:
+            torch.accelerator.synchronize()
         seconds += time.perf_counter() - start
         if step.stage == "solve" and step.estimate is not None and step.output is not None:
             if step.iteration in READ_AT:

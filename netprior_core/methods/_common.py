@@ -44,3 +44,10 @@ def signed_misfit(problem: Problem, image: torch.Tensor) -> torch.Tensor:
     right-hand side needs no ``y'`` and holds for nonlinear A too.
     """
     return 4 * squares(problem.model.forward(image) - problem.measurement).sum()
+
+
+def partial(problem: Problem, title: str) -> str | None:
+    """Why a method that takes the measurement for a picture cannot when some of it is held out; None when it is whole."""
+    if problem.measurement.ndim == 4:
+        return None
+    return f"{title} takes the measurement for a picture, and some of it is held out: switch held-out measurements off."

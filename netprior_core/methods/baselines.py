@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from netprior_core.errors import Unsolvable
-from netprior_core.methods._common import squares
+from netprior_core.methods._common import partial, squares
 from netprior_core.methods.base import Method
 from netprior_core.problem import Problem, Step
 
@@ -73,7 +73,7 @@ class Bicubic(Method):
     def accepts(self, problem: Problem) -> str | None:
         if problem.operator.kind != "super-resolution":
             return f"{self.title} enlarges small pictures: it solves super-resolution only, not {_name(problem)}."
-        return super().accepts(problem)
+        return super().accepts(problem) or partial(problem, self.title)
 
     def _solve(self, problem: Problem, seed: int, prepared: Any) -> Iterator[Step]:
         enlarged = F.interpolate(problem.measurement, size=problem.shape[1:], mode="bicubic", align_corners=False)

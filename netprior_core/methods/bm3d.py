@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from netprior_core import denoisers
 from netprior_core.methods import _classical
+from netprior_core.methods._common import partial
 from netprior_core.methods.base import Method
 from netprior_core.problem import Problem, Step
 from netprior_core.settings import setting
@@ -39,6 +40,8 @@ class BM3D(Method):
             return f"{self.title} denoises: choose denoising, or D-AMP with BM3D for compressed sensing."
         if problem.noise_std is None:
             return f"{self.title} has to be told how strong the noise is, and nobody knows here."
+        if reason := partial(problem, self.title):
+            return reason
         missing = denoisers.get("bm3d").available()
         return f"{self.title}: {missing}" if missing else super().accepts(problem)
 

@@ -9,7 +9,7 @@ import torch
 
 from netprior_core import denoisers
 from netprior_core.errors import Unsolvable
-from netprior_core.methods._common import squares
+from netprior_core.methods._common import partial, squares
 from netprior_core.methods.base import Method
 from netprior_core.methods.pnp import denoiser_at_hand, denoiser_setting, refused
 from netprior_core.problem import Problem, Step
@@ -45,7 +45,7 @@ class OnePassDenoiser(Method):
             )
         if problem.noise_std is None:
             return f"{self.title} has to be told how strong the noise is, and this noise has no standard deviation."
-        return super().accepts(problem) or refused(self.title, self.denoiser)
+        return super().accepts(problem) or partial(problem, self.title) or refused(self.title, self.denoiser)
 
     def _solve(self, problem: Problem, seed: int, prepared: Any) -> Iterator[Step]:
         y = problem.measurement

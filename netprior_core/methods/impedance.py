@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from netprior_core.methods._common import partial
 from netprior_core.methods.dip import DeepImagePrior
 from netprior_core.problem import Problem, Step
 from netprior_core.settings import setting
@@ -44,9 +45,7 @@ class NoiseImpedance(DeepImagePrior):
     def accepts(self, problem: Problem) -> str | None:
         if problem.operator.kind != "denoising":
             return f"{self.title} fits the measured picture itself: choose denoising, without noise."
-        if problem.measurement.ndim != 4:  # some of it is held out
-            return f"{self.title} fits the measured picture itself: switch held-out measurements off."
-        return super().accepts(problem)
+        return super().accepts(problem) or partial(problem, self.title)
 
     def suited(self, operator: Any) -> NoiseImpedance:
         return self

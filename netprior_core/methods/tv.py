@@ -78,7 +78,8 @@ class TotalVariation(Method):
             yield from self._primal_dual(problem, 1.0)
             return
         weight = self.weight or _classical.tuned_weight("tv", problem)
-        solve = self._denoise if problem.operator.kind == "denoising" else self._primal_dual
+        whole = problem.operator.kind == "denoising" and problem.measurement.ndim == 4  # nothing of it is held out
+        solve = self._denoise if whole else self._primal_dual
         yield from solve(problem, weight)
 
     def _denoise(self, problem: Problem, weight: float) -> Iterator[Step]:

@@ -45,7 +45,6 @@ class UpsamplingGenerator(nn.Module):
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         small = self.first(z[:, :, None, None]).view(-1, self.channels, 4, 4)
-        small = small.contiguous(memory_format=torch.channels_last)
         square = torch.tanh(self.head(self.body(small)).float())
         top, left = (square.shape[-2] - self.height) // 2, (square.shape[-1] - self.width) // 2
         return square[..., top : top + self.height, left : left + self.width]

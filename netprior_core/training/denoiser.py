@@ -134,9 +134,7 @@ class Trainer:
         for group in self.adam.param_groups:
             group["lr"] = self.rate()
         batch = self.patches.batch(self.step)
-        clean, noisy, sigma, grey = (
-            value.to(self.compute.device, non_blocking=True) for value in (batch.clean, batch.noisy, batch.sigma, batch.grey)
-        )
+        clean, noisy, sigma, grey = (value.to(self.compute.device) for value in (batch.clean, batch.noisy, batch.sigma, batch.grey))
         found = self.network(noisy, sigma, self.compute.dtype)
         # What comes out for a grey picture is the mean of three channels: it is also what is taught.
         found = torch.where(grey.view(-1, 1, 1, 1), found.mean(dim=1, keepdim=True), found)
@@ -177,7 +175,7 @@ class Trainer:
 
     def card(self, command: str) -> dict[str, Any]:
         """What the shipped file says of itself."""
-        known = machine()
+        known = machine(self.compute.device)
         where = known["gpu"] or f"{known['cores']}-core CPU, {known['threads']} thread" + ("s" if known["threads"] > 1 else "")
         points = self.curve[:: max(1, math.ceil(len(self.curve) / 8))]
         curve = ", ".join(f"{decibels:.2f} dB after {minutes:g} min" for minutes, _, decibels in points)

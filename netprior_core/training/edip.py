@@ -133,7 +133,7 @@ class Trainer:
 
     def card(self, command: str) -> dict[str, Any]:
         """What the shipped file says of itself."""
-        known = machine()
+        known = machine(self.compute.device)
         where = known["gpu"] or f"{known['cores']}-core CPU, {known['threads']} thread" + ("s" if known["threads"] > 1 else "")
         curve = ", ".join(f"{decibels:.2f} dB after {minutes:g} min" for minutes, _, decibels in _thinned(self.curve))
         done = "" if self.step >= self.steps else f" (of {self.steps} planned: cut short)"

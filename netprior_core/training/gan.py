@@ -248,7 +248,7 @@ class Trainer:
 
     def card(self, command: str) -> dict[str, Any]:
         """What the file says of itself."""
-        known = machine()
+        known = machine(self.compute.device)
         where = known["gpu"] or f"{known['cores']}-core CPU, {known['threads']} thread" + ("s" if known["threads"] > 1 else "")
         last = self.curve[-1]
         return {

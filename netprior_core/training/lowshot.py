@@ -115,7 +115,7 @@ def train_collection(options: argparse.Namespace) -> Path:
     name = f"{options.collection}-{options.shots}-{options.loss}"
     path = options.out / f"lowshot-{name}.safetensors"
     state_file = options.out / f"lowshot-{name}.state"
-    state = torch.load(state_file, map_location=device, weights_only=True) if options.resume and state_file.exists() else None
+    state = torch.load(state_file, map_location="cpu", weights_only=True) if options.resume and state_file.exists() else None
     before = float(state["seconds"]) if state else 0.0
     curve: list[list[float]] = list(state["curve"]) if state else []
     start, shown = time.perf_counter(), 0.0
