@@ -38,6 +38,12 @@ def machine(device: torch.device | None = None) -> dict[str, Any]:
     }
 
 
+def machine_words(device: torch.device) -> str:
+    """The device for a card: its name, or how many cores and threads of the processor."""
+    known = machine(device)
+    return known["gpu"] or f"{known['cores']}-core CPU, {known['threads']} thread" + ("s" if known["threads"] > 1 else "")
+
+
 class Report:
     """Rows of one bench: printed as they come, written as JSON after each, and cached so that a long bench resumes.
 

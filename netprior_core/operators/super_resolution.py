@@ -16,9 +16,9 @@ Kernel = Literal["lanczos", "bicubic", "box"]
 #: Half-width of each kernel in low-resolution pixels.
 SUPPORT: dict[str, float] = {"lanczos": 3.0, "bicubic": 2.0, "box": 0.5}
 MIN_MEASURED = 4
-#: Up to this side the two factors are applied as dense matrices, which is faster there; beyond, as bands: O(n).
 #: Strongest over weakest singular value up to which A⁺ is offered.
 WORST_CONDITION = 1e2
+#: Up to this side the two factors are applied as dense matrices, which is faster there; beyond, as bands: O(n).
 DENSE_SIDE = 512
 
 

@@ -83,9 +83,6 @@ class Outer:
 
     def __init__(self, recipe: Recipe, options: argparse.Namespace) -> None:
         self.recipe, self.options = recipe, options
-        parser = argparse.ArgumentParser()
-        recipe.options(parser)
-        self.defaults = {action.dest: action.default for action in parser._actions}
         self.device = pick_device(options.device)
         self.module = recipe.module.to(self.device)
         if self.device.type == "cpu":
@@ -260,11 +257,12 @@ class Outer:
 
     def stretch(self) -> None:
         """Note the options that are in force from now on."""
-        options = self.options
+        options, parser = self.options, argparse.ArgumentParser()
+        self.recipe.options(parser)
         words = [
             f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
             for name, value in vars(options).items()
-            if name not in ASIDE and value != self.defaults[name]
+            if name not in ASIDE and value != parser.get_default(name)
         ]
         if options.begin and not self.done:
             words.append(f"--begin checkpoints/{options.begin.name}")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from netprior_core import priors
-from netprior_core.bench import machine
+from netprior_core.bench import machine_words
 from netprior_core.compute import choose
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
@@ -175,8 +175,7 @@ class Trainer:
 
     def card(self, command: str) -> dict[str, Any]:
         """What the shipped file says of itself."""
-        known = machine(self.compute.device)
-        where = known["gpu"] or f"{known['cores']}-core CPU, {known['threads']} thread" + ("s" if known["threads"] > 1 else "")
+        where = machine_words(self.compute.device)
         points = self.curve[:: max(1, math.ceil(len(self.curve) / 8))]
         curve = ", ".join(f"{decibels:.2f} dB after {minutes:g} min" for minutes, _, decibels in points)
         done = "" if self.step >= self.steps else f" (of {self.steps} planned: cut short)"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from netprior_core import priors
-from netprior_core.bench import machine
+from netprior_core.bench import machine_words
 from netprior_core.compute import choose
 from netprior_core.device import pick_device
 from netprior_core.methods.edip import RECIPE, SHIPPED_NETWORK, key_of_task
@@ -133,8 +133,7 @@ class Trainer:
 
     def card(self, command: str) -> dict[str, Any]:
         """What the shipped file says of itself."""
-        known = machine(self.compute.device)
-        where = known["gpu"] or f"{known['cores']}-core CPU, {known['threads']} thread" + ("s" if known["threads"] > 1 else "")
+        where = machine_words(self.compute.device)
         curve = ", ".join(f"{decibels:.2f} dB after {minutes:g} min" for minutes, _, decibels in _thinned(self.curve))
         done = "" if self.step >= self.steps else f" (of {self.steps} planned: cut short)"
         return {

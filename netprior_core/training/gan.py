@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from netprior_core import priors
-from netprior_core.bench import machine
+from netprior_core.bench import machine_words
 from netprior_core.compute import choose
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
@@ -248,8 +248,7 @@ class Trainer:
 
     def card(self, command: str) -> dict[str, Any]:
         """What the file says of itself."""
-        known = machine(self.compute.device)
-        where = known["gpu"] or f"{known['cores']}-core CPU, {known['threads']} thread" + ("s" if known["threads"] > 1 else "")
+        where = machine_words(self.compute.device)
         last = self.curve[-1]
         return {
             "key": generator_key(self.images.shape),

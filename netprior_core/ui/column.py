@@ -182,14 +182,13 @@ class Column(Drawn):
         everything = self.everything()
         self.experiment.change(self._preview, [self.experiment], [self.live], trigger_mode="always_last", **QUIET)
 
-        def value_of(component: Any, *path: str) -> None:
-            """A control that stands for one value."""
-
-            def changed(value: Any, now: Experiment, request: gr.Request) -> Changes:
-                return self.attempt(now, lambda base: setup.change(base, path, value), request)
-
+        def value_of(component: Any, name: str) -> None:
+            """A control that stands for one value of the experiment."""
+            field = replace(field_spec(name, Experiment.model_fields[name]), label=str(component.label))
             outputs = [self.experiment, self.link]
-            component.input(changed, [component, self.experiment], outputs, trigger_mode="always_last", **QUIET)
+            component.input(self.typed(field, []), [component, self.experiment], outputs, trigger_mode="always_last", **QUIET)
+            if isinstance(component, gr.Number):
+                self.settle(component, field, [])
 
         def all_of(listener: Callable[..., Any], component: Any, change: Callable[..., Experiment]) -> None:
             """An event after which every control is set anew."""
@@ -199,11 +198,8 @@ class Column(Drawn):
 
             listener(changed, [component, self.experiment, self.nonce], everything, trigger_mode="always_last", **QUIET)
 
-        for number, name in ((self.seed, "seed"), (self.seeds, "seeds")):
-            field = replace(field_spec(name, Experiment.model_fields[name]), label=str(number.label))
-            outputs = [self.experiment, self.link]
-            number.input(self.typed(field, []), [number, self.experiment], outputs, trigger_mode="always_last", **QUIET)
-            self.settle(number, field, [])
+        value_of(self.seed, "seed")
+        value_of(self.seeds, "seeds")
         all_of(self.rules.input, self.rules, setup.with_rules)
         all_of(self.stop_by.input, self.stop_by, setup.with_stop_by)
         value_of(self.schedule, "schedule")
@@ -251,7 +247,7 @@ class Column(Drawn):
                 inform("The set-up is changed. A race is running: stop it, then press Run.")
             elif recording and (recorded := files.recorded(files.ASSETS / recording)) is not None:
                 changes[self.live] = recorded
-                self._shows(changes[self.experiment], request)
+                self.shows(changes[self.experiment], request)
             return changes
 
         button.click(tried, [self.experiment, self.nonce], self.everything(), trigger_mode="always_last", **QUIET)
@@ -355,7 +351,7 @@ class Column(Drawn):
         changes = self.show(recording.experiment, nonce + 1, request)
         if recording.lanes and not self._busy(request):
             changes[self.live] = recording_message(recording, "A recording from a file. Press Run to compute it again.")
-            self._shows(recording.experiment, request)
+            self.shows(recording.experiment, request)
         return changes
 
     def preset_of(self, experiment: Experiment, lane: int) -> Any:
@@ -368,7 +364,7 @@ class Column(Drawn):
         race = self.app.session(request.session_hash).race
         return race is not None and not race.done
 
-    def _shows(self, experiment: Experiment, request: gr.Request) -> None:
+    def shows(self, experiment: Experiment, request: gr.Request) -> None:
         """The live view has a recording of this experiment: no preview is to take its place."""
         self.app.session(request.session_hash).shown = experiment
 

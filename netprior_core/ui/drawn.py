@@ -38,7 +38,6 @@ class Drawn:
     shape_of_lanes: list[gr.State]
     presets: list[gr.Dropdown]
     link: gr.Textbox
-    live: Any
 
     def attempt(self, now: Experiment, change: Change, request: gr.Request) -> Changes:
         """One changed value, or a warning and nothing."""

@@ -201,7 +201,7 @@ class Page:
         changes[self.live] = gr.update(hide=parts)
         if recorded is not None:
             changes[self.live] = gr.update(value=recorded, hide=parts)
-            self.app.session(request.session_hash).shown = experiment
+            self.column.shows(experiment, request)
         for name, component in (
             ("setup", self.left),
             ("results", self.results_tab),
@@ -257,8 +257,8 @@ def family_headings() -> str:
 
 def free_port(host: str, port: int) -> int:
     """``port``, or the next one that can be bound. Raises OSError when none of fifty can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(port, min(port + 50, 65536)):
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as probe, contextlib.suppress(OSError):
             if sys.platform != "win32":  # there it would bind a port that is in use
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -116,7 +116,6 @@ class Feed:
         self.sequence = 0
         self._strip_sent = False
         self._points = [0] * len(race.lanes)
-        self._ended: set[int] = set()  # lanes whose last point was sent
         self._sparse = [[0, 0, 0] for _ in race.lanes]
         self._pictures: list[Any] = [None] * len(race.lanes)
         self._exact = [False] * len(race.lanes)
@@ -192,17 +191,12 @@ class Feed:
 
     def _curve(self, lane: Lane) -> dict[str, Any]:
         curve, index = lane.curve, lane.index
-        stride = max(1, math.ceil(lane.total / MAX_POINTS))
+        done = lane.done  # read first: what is appended before it is there, then
         count = len(curve.psnr_output)  # appended last: the other columns are at least as long
+        places = _places(count, max(1, math.ceil(lane.total / MAX_POINTS)), last=done)
         start = self._points[index]
-        end = (count + stride - 1) // stride
-        picked = list(range(start * stride, end * stride, stride))
-        if lane.done and index not in self._ended:
-            self._ended.add(index)
-            if count and (count - 1) % stride:  # the last point, wherever it falls
-                picked.append(count - 1)
-                end += 1
-        self._points[index] = max(start, end)
+        picked = places[start:]
+        self._points[index] = len(places)
         found: dict[str, Any] = {
             "lane": index,
             "from": start,
@@ -219,6 +213,12 @@ class Feed:
             found[name], found[f"{name}_from"] = [[i, round(s, 3), _number(v)] for i, s, v in new], sent
             self._sparse[index][place] = sent + len(new)
         return found
+
+
+def _places(count: int, stride: int, *, last: bool) -> list[int]:
+    """Every ``stride``-th of ``count`` points, and the last one, wherever it falls, if it is to be among them."""
+    found = list(range(0, count, stride))
+    return [*found, count - 1] if last and count and found[-1] != count - 1 else found
 
 
 def _number(value: float | None, digits: int = 5) -> float | None:
@@ -299,7 +299,7 @@ def recording_message(recording: Recording, label: str) -> dict[str, Any]:
             for name in ("ssim", "residual")
         }
         has_truth = any(v is not None for v in metrics["psnr"])
-        places = sorted({*range(0, len(iterations), stride), *([len(iterations) - 1] if iterations else [])})
+        places = _places(len(iterations), stride, last=True)
 
         def thinned(values: list[Any], places: list[int] = places) -> list[Any]:
             return [values[i] for i in places]

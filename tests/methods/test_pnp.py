@@ -87,6 +87,18 @@ def test_the_noise_is_told_in_units_of_the_picture_and_has_a_floor(make_problem:
     assert DataStep(lost).noise > 0
 
 
+def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The noise levels that a denoiser which changes nothing is told, once it was asked."""
+    told: list[float] = []
+
+    def record(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        told.append(sigma)
+        return x
+
+    monkeypatch.setitem(denoisers.DENOISERS, "tv", Denoiser("tv", "Recording", lambda: None, lambda device: record))
+    return told
+
+
 def test_the_size_of_a_matrix_does_not_depend_on_its_seed(make_problem: Make) -> None:
     """Its own draws as a probe would make it look twice as large."""
     problem, _ = make_problem("compressed-sensing", sigma=25.0, ratio=0.25, matrix="dense")
@@ -96,13 +108,7 @@ def test_the_size_of_a_matrix_does_not_depend_on_its_seed(make_problem: Make) ->
 
 
 def test_dpir_enlarges_with_a_denoiser_that_keeps_some_strength(make_problem: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[float] = []
-
-    def record(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        told.append(sigma)
-        return x
-
-    monkeypatch.setitem(denoisers.DENOISERS, "tv", Denoiser("tv", "Recording", lambda: None, lambda device: record))
+    told = _recorded(monkeypatch)
     for sigma, least in ((0.0, 4 / 255), (25.0, 25 / 255)):
         problem, _ = make_problem("super-resolution", factor=4, sigma=sigma)
         list(DPIR(denoiser="tv", iterations=3).solve(problem, seeds=[0]))
@@ -146,13 +152,7 @@ def test_red_ends_where_its_gradient_is_zero(make_problem: Make, monkeypatch: py
 
 
 def test_dpir_has_no_dual_and_the_published_schedule(make_problem: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[float] = []
-
-    def record(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        told.append(sigma)
-        return x
-
-    monkeypatch.setitem(denoisers.DENOISERS, "tv", Denoiser("tv", "Recording", lambda: None, lambda device: record))
+    told = _recorded(monkeypatch)
     problem, _ = make_problem("deblurring", boundary="circular", sigma=7.65)
     steps = list(DPIR(denoiser="tv", iterations=8).solve(problem, seeds=[0]))
     assert told[0] == pytest.approx(49 / 255)
