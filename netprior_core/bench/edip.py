@@ -28,7 +28,7 @@ SUMMARY = "Educated DIP against the same network untrained, on CT: PSNR of FBP, 
 SLICES = "medical/ct_tcia_80_hu_256x256.npz"
 #: Hounsfield units shown as 0 and 1.
 WINDOW = (-1000.0, 1000.0)
-PHANTOMS, CT_SLICES = 4, 2
+PHANTOMS, CT_SLICES = 5, 5
 #: Seeds of the phantoms; training and its validation never use these.
 HELD_OUT = 20_000_000
 WITHIN = 0.1
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options besides --quick and --json."""
     parser.add_argument("--data", type=Path, help=f"folder that holds {SLICES}; without it only phantoms are used")
     parser.add_argument("--size", type=int, default=128, help="side of the image in pixels; CT slices need a divisor of 256")
-    parser.add_argument("--views", type=int, default=30)
+    parser.add_argument("--views", type=int, default=60)
     parser.add_argument("--level", type=float, default=5.0, help="noise in %% of mean |y|")
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--runs", type=int, default=5, help="random starts of DIP, whose median curve counts")
