@@ -26,7 +26,7 @@ def test_rise_is_the_first_iteration_within_a_tenth_of_a_decibel() -> None:
 
 def test_pictures_are_grey_and_in_range_whatever_the_size() -> None:
     found = dict(pictures(32, None))
-    assert len(found) == 5
+    assert len(found) == 6
     for name, picture in found.items():
         assert picture.shape == (1, 1, 32, 32), name
         assert 0 <= float(picture.min()) < float(picture.max()) <= 1
@@ -35,11 +35,11 @@ def test_pictures_are_grey_and_in_range_whatever_the_size() -> None:
 def test_ct_slices_are_scaled_from_hounsfield_units_and_averaged(tmp_path: Path) -> None:
     path = tmp_path / SLICES
     path.parent.mkdir()
-    slices = np.full((6, 64, 64), -2000, dtype=np.int16)
-    slices[3:] = 500
+    slices = np.full((10, 64, 64), -2000, dtype=np.int16)
+    slices[4:] = 500
     np.savez(path, images=slices)
     found = [picture for name, picture in pictures(32, tmp_path) if name.startswith("CT")]
-    assert [picture.unique().tolist() for picture in found] == [[0.0], [0.75]]
+    assert [picture.unique().tolist() for picture in found] == [[0.0]] * 2 + [[0.75]] * 3
     with pytest.raises(InvalidSettings, match="divisor"):
         list(pictures(48, tmp_path))
     with pytest.raises(InvalidSettings, match="no medical"):
