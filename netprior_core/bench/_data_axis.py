@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from netprior_core import priors
+from netprior_core import denoisers, priors
 from netprior_core.bench import Report
 from netprior_core.bench._data import cache_of
 from netprior_core.device import pick_device
@@ -39,8 +39,13 @@ SELECTION = 9401
 QUICK = {"latent_iterations": 40, "joint_iterations": 40, "pretrain_iterations": 40}
 #: What the issue asks for: more shots are at least as good within this, and ten shots this much ahead of the best untrained.
 ALLOWED_DB, AHEAD_DB = 0.1, 1.5
-#: Our preset, beside "as published": solving with the same prior, and with one learned our way from the same ten shots.
-OURS, UPSAMPLING, SHOTS = "ours", "ours, upsampling", 10
+#: Our presets, beside "as published": solving with the same prior, and with one learned our way from the same ten shots.
+OURS, SHOTS = "ours", 10
+LEARNED = {
+    OURS: "ours, learned so too",
+    "ours, upsampling": "ours with upsampling, learned so too",
+    "ours, denoised": "ours with upsampling and a denoiser, learned so too",
+}
 #: A name that no shipped file has, so that the files of --priors are the ones that are measured.
 _OWN = "benched-"
 #: What a row is called whose prior was learned before.
@@ -145,9 +150,11 @@ def rows(folder: Path, *, quick: bool = False) -> list[Row]:
             title = f"{shots} shots, {loss}, {recipe}"
             found.append(Row(title, method, shots, loss, recipe, _stamp(method, card.get("key"), card.get("seconds")), taught))
     found.sort(key=lambda row: (row.loss != "mmd", row.shots, row.recipe))
-    for preset, words in ((OURS, "ours, learned so too"), (UPSAMPLING, "ours with upsampling, learned so too")):
+    for preset, words in LEARNED.items():
         learned = LowShot.preset(preset, **(QUICK if quick else {}))
-        found.append(Row(f"{SHOTS} shots, {learned.loss}, {words}", learned, SHOTS, learned.loss, preset, _stamp(learned)))
+        denoiser = priors.named(denoisers.NEURAL).card if learned.denoiser_weight else {}
+        stamp = _stamp(learned, *(denoiser[name] for name in ("key", "seconds") if denoiser))
+        found.append(Row(f"{SHOTS} shots, {learned.loss}, {words}", learned, SHOTS, learned.loss, preset, stamp))
     less: dict[str, Any] = {"iterations": 40, "channels": 16} if quick else {}
     untrained = {
         "CS-DIP as in the low-shot paper": CSDIP.preset(baseline_for(1), **{"channels": LowShot().channels, **less}),

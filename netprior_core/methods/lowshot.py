@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from netprior_core import priors
+from netprior_core import denoisers, priors
 from netprior_core.compute import Compute, Precision, choose, precision_setting
 from netprior_core.errors import MissingPrior
 from netprior_core.methods._common import due, finite, signed_misfit, total_variation
@@ -22,6 +22,8 @@ Start = Literal["random", "low-shot"]
 
 #: Part of every key: raised when the meaning of the weights changes, so that older files are not found any more.
 RECIPE = 1
+#: Iterations between two looks of the denoiser: every single one costs twice the time and gains nothing.
+_LOOK_EVERY = 4
 #: At least so many examples stay when one is left out.
 MIN_LEFT = 2
 
@@ -45,6 +47,9 @@ _UPSAMPLING = {
     "pretrain_iterations": 3000,
     "joint_learning_rate": 5e-4,
 }
+#: Chosen on CelebA faces 9,411 to 9,416 at m/n = 0.05, among weights 0.1 to 10 and σ 5 to 20. With a denoiser, total variation adds
+#: nothing, and the longer joint stage still gains.
+_DENOISED = {**_UPSAMPLING, "joint_iterations": 600, "tv_weight": 0.0, "denoiser_weight": 1.0}
 
 
 class LowShot(Method):
@@ -62,6 +67,9 @@ class LowShot(Method):
     what the examples' share in the result is measured against.
 
     "ours, upsampling" has another generator (bilinear upsampling between convolutions), which keeps what was not learned smooth.
+    "ours, denoised" also adds regularisation by denoising (RED; Romano, Elad, Milanfar 2017) to the joint stage:
+    w/2 ‖G(z; θ) − D(G(z; θ))‖² with D, the small DRUNet, at a fixed noise level, held constant for a few iterations at a time. The
+    denoiser was trained on photographs and on faces: beside the examples, this preset knows what pictures look like.
 
     "shipped" is what the priors of the embedded sets were made with: with these settings they start solving at once.
 
@@ -84,6 +92,7 @@ class LowShot(Method):
         "as published, MMD": {**_PUBLISHED, "loss": "mmd"},
         "ours": _OURS,
         "ours, upsampling": _UPSAMPLING,
+        "ours, denoised": _DENOISED,
         "untrained, as a control": {"start": "random"},
     }
 
@@ -117,6 +126,12 @@ class LowShot(Method):
     )
     latent_jitter: float = setting(1.0, "Standard deviation of the noise on the latents while pre-training.", ge=0, le=10)
     tv_weight: float = setting(0.02, "Weight of the total variation in the joint stage.", ge=0, le=100, label="TV weight")
+    denoiser_weight: float = setting(
+        0.0, "Weight of regularisation by denoising in the joint stage; 0 leaves the denoiser out.", ge=0, le=100
+    )
+    denoiser_sigma: float = setting(
+        10.0, "σ of the noise that this denoiser is to remove, in 8-bit units.", ge=0.5, le=50, label="Denoiser σ"
+    )
     batch: int = setting(32, "Examples visited at a time while pre-training; 0 takes all.", ge=0, le=1000)
     kernel_width: float = setting(
         0.0, "Width α of the MMD's kernel; 0 takes the median squared distance between the examples visited.", ge=0, le=1e9
@@ -133,6 +148,8 @@ class LowShot(Method):
     precision: Precision = precision_setting()
 
     def accepts(self, problem: Problem) -> str | None:
+        if self.denoiser_weight and (missing := denoisers.get("neural").available()) is not None:
+            return f"{self.title}: the denoiser is not here: {missing} Or set its weight to 0."
         if self.start == "random":
             return None
         if self.prior:
@@ -336,6 +353,8 @@ class LowShot(Method):
         weights = list(network.parameters())
         total = self.latent_iterations + self.joint_iterations
         network.requires_grad_(False)
+        denoise = denoisers.load("neural", compute.device) if self.denoiser_weight else None
+        cleaned: torch.Tensor | None = None
         adam = torch.optim.Adam([z], lr=self.latent_learning_rate)
         for iteration in range(1, total + 1):
             joint = iteration > self.latent_iterations
@@ -347,6 +366,10 @@ class LowShot(Method):
             loss = 0.5 * signed_misfit(problem, image)
             if joint and self.tv_weight:
                 loss = loss + self.tv_weight * total_variation(signed)
+            if joint and denoise is not None:
+                if cleaned is None or iteration % _LOOK_EVERY == 0:
+                    cleaned = denoise(image.detach(), self.denoiser_sigma / 255)
+                loss = loss + self.denoiser_weight / 2 * (2 * (image - cleaned)).square().sum()  # in [−1, 1], as the misfit
             if due(iteration, total):
                 finite(loss, self.title, iteration)
             adam.zero_grad(set_to_none=True)

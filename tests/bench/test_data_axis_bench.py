@@ -82,13 +82,13 @@ def test_parts_add_up_and_nothing_is_measured_twice(place: Path, monkeypatch: py
     monkeypatch.setattr(_data_axis, "_solve", watched)
     report = Report("low-shot", {"a": 2}, file)
     low_shot.run(_options(place, *words, "--ratios", "0.1", "0.3"), report)
-    assert len(done) == len(set(done)) == 2 * (4 + 10)  # at 0.1 the six with ten shots were there
+    assert len(done) == len(set(done)) == 2 * (4 + 11)  # at 0.1 the seven with ten shots were there
     assert not [one for one in done if one[1] == 0.1 and "10 shots" in one[0]]
     assert [one[2] for one in done] == sorted(one[2] for one in done)  # all methods of the first image first
     assert [one[0] for one in done if one[1:] == (0.3, 0)][-2:] == ["CS-DIP, untrained", "DIP, untrained"]
     low_shot.run(_options(place, *words, "--ratios", "0.3"), Report("low-shot", {"a": 3}, file))
     rows = json.loads(file.read_text())["rows"]
-    assert sum("key" in row for row in rows) == 2 * 2 * 10  # rows of 0.1 stay though only 0.3 was asked for
+    assert sum("key" in row for row in rows) == 2 * 2 * 11  # rows of 0.1 stay though only 0.3 was asked for
     (mean,) = [row for row in rows if "key" not in row and row["method"] == "10 shots, l2, solved as published"]
     each = [row["psnr"] for row in rows if "key" in row and row["method"] == mean["method"] and row["ratio"] == 0.1]
     assert mean["m/n 0.1"] == pytest.approx(sum(each) / 2, abs=0.006)

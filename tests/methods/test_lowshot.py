@@ -13,7 +13,7 @@ import torch
 from netprior_core import priors
 from netprior_core.compute import choose
 from netprior_core.generators import drawing_of
-from netprior_core.methods import _shots
+from netprior_core.methods import _shots, lowshot
 from netprior_core.methods._shots import Pretrained, build, mmd, settle
 from netprior_core.methods.csgm import CSGM
 from netprior_core.methods.lowshot import LowShot
@@ -257,3 +257,31 @@ def test_the_upsampling_generator_is_kept_found_and_searched(make_problem: Any) 
     *_, last = CSGM(generator=name, iterations=5, restarts=1).solve(problem, seeds=[0])
     assert last.estimate is not None
     assert last.estimate.shape == (1, *problem.shape)
+
+
+def test_a_denoiser_pulls_the_joint_stage_alone_and_never_the_key(make_problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    wanted, asked = torch.full((1, *problem.shape), 0.25), []
+
+    def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        asked.append(sigma)
+        return wanted
+
+    monkeypatch.setattr(lowshot.denoisers, "load", lambda name, device: denoise)
+    plain = LowShot(**{**TINY, "joint_iterations": 80}, joint_learning_rate=1e-2)
+    pulled = plain.model_copy(update={"denoiser_weight": 100.0})
+    assert pulled.key(problem.shots) == plain.key(problem.shots)
+    runs = [[s for s in _run(method, problem) if s[0] == "solve"] for method in (plain, pulled)]
+    assert asked == [10 / 255] * 21  # at its first step, then every fourth
+    for (_, phase, iteration, one, _), (*_, other, _) in zip(*runs, strict=True):
+        assert torch.equal(one, other) == (iteration <= TINY["latent_iterations"] + 1), (phase, iteration)  # type: ignore[arg-type]
+    distances = [float((run[-1][3] - wanted).square().mean()) for run in runs]  # type: ignore[operator]
+    assert distances[1] < distances[0] / 4
+
+
+def test_without_the_denoisers_weights_only_its_own_presets_are_refused(make_problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    missing = replace(lowshot.denoisers.get("neural"), available=lambda: "its weights are not here.")
+    monkeypatch.setitem(lowshot.denoisers.DENOISERS, "neural", missing)
+    assert "weights are not here. Or set its weight to 0" in str(LowShot.preset("ours, denoised").accepts(problem))
+    assert LowShot.preset("ours, upsampling").accepts(problem) is None
