@@ -70,7 +70,7 @@ def dual_projection(y: torch.Tensor, weight: float, iterations: int, isotropic: 
     """
     p = y.new_zeros((2, *y.shape))
     ahead, before, slope, x = p.clone(), p.clone(), p.clone(), y.clone()
-    t = 1.0
+    t = one = y.new_ones(())  # stays on the device: reading it at every iteration would make the processor wait
     for _ in range(iterations):
         interrupt.check()
         if weight > 0:
@@ -78,10 +78,9 @@ def dual_projection(y: torch.Tensor, weight: float, iterations: int, isotropic: 
             before, p = p, before
             project(torch.add(ahead, slope, alpha=1 / GRADIENT_NORM_SQUARED, out=p), weight, isotropic)
             torch.sub(p, before, out=ahead)  # the move
-            if float(slope.view(-1) @ ahead.view(-1)) < 0:
-                t = 1.0
-            following = (1 + (1 + 4 * t * t) ** 0.5) / 2
-            torch.add(p, ahead, alpha=(t - 1) / following, out=ahead)
+            t = torch.where(slope.view(-1) @ ahead.view(-1) < 0, one, t)
+            following = (1 + (1 + 4 * t * t).sqrt()) / 2
+            torch.addcmul(p, ahead, (t - 1) / following, out=ahead)
             t = following
             torch.sub(y, gradient_adjoint(p, x), out=x)
         yield x

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from netprior_core.methods import _classical
+from netprior_core.methods._common import due
 from netprior_core.methods.base import Method
 from netprior_core.problem import Problem, Step
 from netprior_core.settings import setting
@@ -89,7 +90,8 @@ class TotalVariation(Method):
             # For total variation the best picture within bounds is the best one, clipped.
             x = found.clamp(0, 1) if self.bounded else found
             objective = (x - y).square().sum(dim=(1, 2, 3)) / 2 + weight * total_variation(x, isotropic)
-            _classical.checked(objective, self.title, iteration)
+            if due(iteration, self.iterations):
+                _classical.checked(objective, self.title, iteration)
             yield (step := Step(iteration, self.iterations, "solve", x, x, objective))
         yield replace(step, stage="result", info={"returns": iteration, "note": f"λ = {weight:.3g}"})
 
@@ -122,7 +124,7 @@ class TotalVariation(Method):
             ahead, image_ahead = 2 * following - x, 2 * there - image
             x, image = following, there
             objective = price(x, image - y)
-            if iteration == 1 or iteration % 10 == 0 or iteration == self.iterations:
+            if due(iteration, self.iterations):
                 _classical.checked(objective, self.title, iteration)
             yield (step := Step(iteration, self.iterations, "solve", x, x, objective))
         note = "least total variation within the noise" if constrained else f"λ = {weight:.3g}"
