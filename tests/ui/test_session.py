@@ -7,14 +7,18 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from shared import picture, steps, tiny_problem
 
+from netprior_core import data_axis
+from netprior_core.data_axis import Point
 from netprior_core.errors import InvalidSettings
 from netprior_core.experiment import MAX_SHOTS, Experiment, UploadedImage
 from netprior_core.images import sha256_of
@@ -23,6 +27,7 @@ from netprior_core.problem import Problem, Step
 from netprior_core.race import Race
 from netprior_core.recording import MAX_ZIP_BYTES
 from netprior_core.ui import files, session
+from netprior_core.ui.data_axis import DataAxis
 from netprior_core.ui.session import App, Session, control
 from netprior_core.ui.stream import stream
 
@@ -261,3 +266,26 @@ def test_only_one_zip_of_a_tab_is_kept(tiny: Tiny, tmp_path: Path, monkeypatch: 
         archive, _ = files.save(tab, race_of(experiment, {}).run(), experiment)
     assert [p.name for p in tmp_path.rglob("*.zip")] == [Path(archive).name]
     assert "second" in archive
+
+
+def test_after_the_data_axis_the_run_from_before_is_the_tabs_last_one_again(
+    app: App, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = tiny(methods=[{"kind": "adjoint"}])
+    points = [Point(shots, f"{shots} shots", experiment) for shots in (0, 2)]
+    monkeypatch.setattr(data_axis, "points", lambda now, curves: points)
+    tab = app.session("a")
+    with gr.Blocks():
+        view, live = DataAxis(app), gr.HTML()
+        view.build()
+    request = SimpleNamespace(session_hash="a")
+
+    async def draw() -> list[dict[Any, Any]]:
+        return [changes async for changes in view._draw(experiment, ["low-shot"], live, request)]
+
+    drawn = asyncio.run(draw())
+    assert len(drawn[-2][view.found]) == 2
+    assert tab.race is not None  # there was none before
+    earlier = tab.race, tab.experiment, tab.run
+    asyncio.run(draw())
+    assert (tab.race, tab.experiment, tab.run) == earlier
