@@ -39,7 +39,8 @@ def _unrolled(task: _meta.Task, start: list[torch.Tensor], log_rates: torch.Tens
     """The same outer gradient by differentiating the whole loop at once."""
     leaves = [w.clone().requires_grad_() for w in start]
     rates = log_rates.clone().requires_grad_()
-    theta, velocity, total = leaves, [torch.zeros_like(w) for w in leaves], torch.zeros(())
+    theta, velocity = leaves, [torch.zeros_like(w) for w in leaves]
+    total = marks.get(0, 0.0) * task.outer(theta)
     for k in range(1, max(marks) + 1):
         loss = inner_loss(task.draw(theta), task.forward, task.measurement, task.scale)
         slope = torch.autograd.grad(loss, theta, create_graph=True)
@@ -57,13 +58,13 @@ def test_going_back_through_the_steps_is_the_gradient_of_the_whole_loop(smooth: 
     task, start = smooth
     log_rates = torch.full((4, len(start) if columns == "each tensor" else 1), math.log(3e-3))
     log_rates = log_rates + 0.1 * torch.rand(log_rates.shape, generator=torch.Generator().manual_seed(1))
-    marks = {2: 0.3, 6: 1.0}  # beyond the learned steps, too: there the last rates are held
+    marks = {0: 0.5, 2: 0.3, 6: 1.0}  # the start's own picture, and beyond the learned steps, too: there the last rates are held
     found = _meta.through(task, start, log_rates, marks, "exact")
     wanted_start, wanted_rates = _unrolled(task, start, log_rates, marks)
     for a, b in zip(found.start, wanted_start, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-9)
     torch.testing.assert_close(found.rates, wanted_rates, rtol=1e-4, atol=1e-8)
-    assert set(found.losses) == {2, 6}
+    assert set(found.losses) == set(marks)
 
 
 def test_differences_come_near_and_first_order_does_not(smooth: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +107,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (_meta_data, "FACES_HELD", 2),
         (_meta_data, "NATURAL_HELD", 2),
         (_meta_loop, "LEARNED_STEPS", 4),
-        (_meta_loop, "VALIDATED_AT", (2, 4)),
+        (_meta_loop, "VALIDATED_AT", (0, 2, 4)),
     ):
         monkeypatch.setattr(module, name, value)
     return tmp_path / "data"
@@ -123,7 +124,8 @@ def _options(data: Path, *more: str, module: Any = metadip) -> argparse.Namespac
 
 def _outer(data: Path, options: argparse.Namespace) -> tuple[_meta_loop.Outer, _meta_data.Tasks]:
     tasks = _meta_data.Tasks(data, side=16, mixed=options.mixed, seed=0, device=torch.device("cpu"))
-    return _meta_loop.Outer(metadip.recipe(options.widths, options.noise, options.skip, options.mixed, 0), options), tasks
+    recipe = metadip.recipe(options.widths, options.noise, options.skip, options.mixed, 0, first=options.first)
+    return _meta_loop.Outer(recipe, options), tasks
 
 
 def test_a_resumed_run_goes_on_exactly(data: Path, tmp_path: Path) -> None:
@@ -142,6 +144,26 @@ def test_a_resumed_run_goes_on_exactly(data: Path, tmp_path: Path) -> None:
         [*whole.weights, whole.log_rates, *whole.average], [*resumed.weights, resumed.log_rates, *resumed.average], strict=True
     ):
         assert torch.equal(a, b)
+
+
+def test_a_start_that_sees_the_first_picture_learns_alone_before_inner_steps_begin(data: Path, tmp_path: Path) -> None:
+    options = _options(data, "--mixed", "--first", "--warm-up", "30", "--warm-batch", "3")
+    outer, tasks = _outer(data, options)
+    held = tasks.validation(2)
+    before, rates = outer.validate(held), outer.log_rates.clone()
+    for _ in range(30):
+        outer.step(tasks)
+    assert torch.equal(outer.log_rates, rates)
+    assert outer.validate(held)["denoising faces"][0] > before["denoising faces"][0] + 1
+    outer.save(tmp_path / "state")
+    outer.step(tasks)
+    assert not torch.equal(outer.log_rates, rates)
+    resumed, _ = _outer(data, options)
+    resumed.load(tmp_path / "state")
+    resumed.step(tasks)
+    assert all(torch.equal(a, b) for a, b in zip(outer.weights, resumed.weights, strict=True))
+    with pytest.raises(InvalidSettings, match="another network"):
+        _outer(data, _options(data, "--mixed"))[0].load(tmp_path / "state")
 
 
 def test_another_network_s_state_is_refused(data: Path, tmp_path: Path) -> None:
@@ -196,7 +218,7 @@ def test_the_command_writes_weights_that_are_found(data: Path, module: Any, monk
     card = priors.load(found).card
     assert card["steps"] >= 1
     assert len(card["validation"]) == 2
-    assert set(card["validation"][0]["psnr"]["denoising faces"]) == {"2", "4"}
+    assert set(card["validation"][0]["psnr"]["denoising faces"]) == {"0", "2", "4"}
     readme = (data.parent / "out" / "README.md").read_text(encoding="utf-8")
     assert card["command"] in readme
     assert "unseen patches" in readme

@@ -192,7 +192,8 @@ class MetaDIP(Method):
         else:
             network.noise.copy_(noise_map(len(network.noise), generator))
         network = compute.module(network)
-        z = compute.activations(network.input(height, width))
+        first = problem.model.initial(problem.measurement) if network.first else None
+        z = compute.activations(network.input(height, width, picture=first))
         fit = Fit(network, lambda: picture(network(z), channels, height, width), prior.tensors["rates"].exp())
         yield from descend(problem, fit, self.iterations, self.title)
 
@@ -205,7 +206,7 @@ def unet(card: Mapping[str, Any]) -> MetaUNet:
     noise, skip = card.get("noise"), card.get("skip")
     if not (isinstance(noise, int) and isinstance(skip, int) and 0 < noise <= 256 and 0 < skip <= 256):
         raise MissingPrior("The prior's card does not say how wide its network's input and skip branches are.")
-    return MetaUNet(widths, noise=noise, skip=skip)
+    return MetaUNet(widths, noise=noise, skip=skip, first=card.get("first") is True)
 
 
 class MetaSIREN(Method):

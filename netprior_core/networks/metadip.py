@@ -14,6 +14,8 @@ from torch import nn
 WAVELENGTHS = (4.0, 8.0, 16.0, 32.0, 64.0)
 #: Side of the stored noise map; larger images have further ones beside it, each another draw.
 TILE = 64
+#: Values of a first picture beyond these are clipped before the network sees them: a back-projection's can be any.
+SEEN = (-1.0, 2.0)
 #: Images are computed on a canvas of at least this side, and cropped: statistics over fewer pixels are mostly noise.
 SMALLEST_CANVAS = 32
 
@@ -66,11 +68,13 @@ class MetaUNet(nn.Module):
     is there are wide skip branches from a wide input: with 8 channels instead of 32 of both, textures took twice the steps.
 
     z is no random draw of a run: it is :meth:`input`, the noise map of the checkpoint beside Fourier features, for any size.
+    ``first``, ours: and beside the first picture of the measurement, in three channels.
     """
 
-    def __init__(self, widths: Sequence[int] = (32, 32, 64, 64), *, noise: int = 32, skip: int = 32) -> None:
+    def __init__(self, widths: Sequence[int] = (32, 32, 64, 64), *, noise: int = 32, skip: int = 32, first: bool = False) -> None:
         super().__init__()
-        inputs = noise + 4 * len(WAVELENGTHS)
+        self.first = first
+        inputs = noise + 4 * len(WAVELENGTHS) + (3 if first else 0)
         self.factor = 2 ** (len(widths) - 1)
         before = [inputs, *widths[1:]]
         self.downs = nn.ModuleList(_Block(before[i], widths[i + 1], 3, 2) for i in range(len(widths) - 1))
@@ -82,14 +86,21 @@ class MetaUNet(nn.Module):
         self.noise: torch.Tensor
         self.register_buffer("noise", torch.zeros(noise, TILE, TILE))
 
-    def input(self, height: int, width: int, corner: tuple[int, int] = (0, 0)) -> torch.Tensor:
+    def input(self, height: int, width: int, corner: tuple[int, int] = (0, 0), picture: torch.Tensor | None = None) -> torch.Tensor:
         """z for an image of this size: ``(1, inputs, h, w)``, h and w the canvas: rounded up to what the halvings need.
 
-        ``corner``: the tile of the noise map to begin with (training only).
+        ``corner``: the tile of the noise map to begin with (training only). ``picture`` ``(1, 1 or 3, height, width)``: the first
+        one, for a network that looks at it; its border is repeated up to the canvas. Raises ValueError when it is missing then.
         """
         h, w = (max(SMALLEST_CANVAS, math.ceil(side / self.factor) * self.factor) for side in (height, width))
         noise = spread(self.noise, h, w, corner)
-        return torch.cat([noise, fourier_features(h, w).to(noise)])[None]
+        z = torch.cat([noise, fourier_features(h, w).to(noise)])[None]
+        if not self.first:
+            return z
+        if picture is None:
+            raise ValueError("this network looks at the first picture of the measurement: give it")
+        seen = F.pad(picture.detach().to(z).expand(1, 3, height, width), (0, w - width, 0, h - height), mode="replicate")
+        return torch.cat([z, seen.clamp(*SEEN) - 0.5], dim=1)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         x, kept = z, []

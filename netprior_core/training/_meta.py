@@ -98,7 +98,7 @@ class Outcome:
 def through(
     task: Task, start: Sequence[torch.Tensor], log_rates: torch.Tensor, marks: Mapping[int, float], order: Order
 ) -> Outcome:
-    """Run the inner loop to the last mark and come back. ``marks``: outer weight w_k of each marked step k ≥ 1.
+    """Run the inner loop to the last mark and come back. ``marks``: outer weight w_k of each marked step k ≥ 0, 0 the start's own.
 
     ``log_rates`` ``(steps, tensors or 1)`` hold log α; the last row serves all later steps.
     """
@@ -128,6 +128,9 @@ def through(
         if bend is not None:
             torch._foreach_add_(back, bend)
         torch._foreach_mul_(pull, MOMENTUM)
+    if 0 in marks:
+        losses[0], slope = slopes(task.outer, thetas[0])
+        torch._foreach_add_(back, slope, alpha=marks[0])
     if log_rates.shape[1] == 1:
         of_rates = of_rates.sum(dim=1, keepdim=True)
     return Outcome(back, of_rates, losses)

@@ -27,7 +27,7 @@ FACES, NATURAL = "faces/lfw_3000_128x128.zip", "restoration/bsds500_train_200.zi
 FACES_HELD, NATURAL_HELD = 50, 20
 #: Added to the seeds of held-out measurements, so that none has the draw of a training task.
 HELD_SEED = 10**7
-VALIDATED_AT = (5, 10, 20, 50)
+VALIDATED_AT = (0, 5, 10, 20, 50)
 
 #: Operators of mixed tasks, with how their settings are drawn from two numbers in [0, 1). Deblurring is left out: it is the
 #: operator never trained on.
@@ -72,12 +72,13 @@ def _shrunk(picture: torch.Tensor, side: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Measured:
-    """A clean picture, its measurement, A, and what the inner misfit is divided by."""
+    """A clean picture, its measurement, A, what the inner misfit is divided by, and the first picture of the measurement."""
 
     clean: torch.Tensor
     measurement: torch.Tensor
     forward: Callable[[torch.Tensor], torch.Tensor]
     scale: float
+    first: torch.Tensor
 
 
 def measured(clean: torch.Tensor, operator: Any, sigma: float, seed: int, device: torch.device) -> Measured:
@@ -86,7 +87,7 @@ def measured(clean: torch.Tensor, operator: Any, sigma: float, seed: int, device
     clean = clean.to(device)
     model = operator.build(shape, seed=seed, device=device)
     y = model.measure(clean, GaussianNoise(sigma=sigma), seed=seed + 1)
-    return Measured(clean, y, model.forward, gain(model) * model.n)
+    return Measured(clean, y, model.forward, gain(model) * model.n, model.initial(y))
 
 
 class Tasks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ AVERAGING = 0.98
 CLIP = 0.3
 #: Options that do not decide what is learned: a card's command leaves them out.
 ASIDE = {"command", "name", "module", "data", "minutes", "resume", "begin", "mixed", "every", "validate", "out", "state", "device"}
+#: Peak of Adam's step size while the start alone learns.
+WARM_RATE = 2e-3
 #: Outer weight of inner steps, as shares of the horizon: mostly its end.
 MARKS = {0.25: 0.1, 0.5: 0.2, 1.0: 1.0}
 
@@ -69,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tiles", type=int, default=1, help="train on this many tiles of the noise map each way: 2 for images of twice its side"
     )
+    parser.add_argument("--warm-up", type=int, default=0, help="outer steps in which the start alone learns, without inner steps")
+    parser.add_argument("--warm-batch", type=int, default=8, help="tasks in each of those")
+    parser.add_argument("--first-rate", type=float, default=0.0, help="inner step size to begin with; 0 takes the recipe's")
     parser.add_argument("--outer-rate", type=float, default=0.0, help="step size of the outer Adam; 0 takes the recipe's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=3.0, help="minutes between validations, at which everything is saved")
@@ -90,12 +96,13 @@ class Outer:
         self.names = [name for name, _ in self.module.named_parameters()]
         self.weights = [p.detach().clone() for p in self.module.parameters()]
         columns = len(self.weights) if recipe.learn_rates else 1
-        self.log_rates = torch.full((LEARNED_STEPS if recipe.learn_rates else 1, columns), recipe.first_rate).log().to(self.device)
+        first_rate = options.first_rate or recipe.first_rate
+        self.log_rates = torch.full((LEARNED_STEPS if recipe.learn_rates else 1, columns), first_rate).log().to(self.device)
         self.average = [w.clone() for w in (*self.weights, self.log_rates)]
-        rate = options.outer_rate or recipe.outer_rate
-        groups = [{"params": self.weights, "lr": rate}]
+        self.rate = options.outer_rate or recipe.outer_rate
+        groups = [{"params": self.weights, "lr": self.rate}]
         if recipe.learn_rates:
-            groups.append({"params": [self.log_rates], "lr": 20 * rate})
+            groups.append({"params": [self.log_rates], "lr": 20 * self.rate})
         self.adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
         self.done, self.seconds, self.history = 0, 0.0, []  # type: ignore[var-annotated]
         self.begun = False  # from learned weights, for which the whole inner loop is not too long
@@ -123,14 +130,15 @@ class Outer:
         """One step of Adam; the mean outer loss at the end of the inner loops. Tasks without a finite gradient are left out."""
         options = self.options
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + self.done)
-        horizon = LEARNED_STEPS if self.begun else min(LEARNED_STEPS, 8 + self.done // 10)
-        if options.tail and horizon == LEARNED_STEPS:
-            horizon += int(torch.randint(options.tail + 1, (), generator=generator))
-        marks = {max(1, round(share * horizon)): weight for share, weight in MARKS.items()}
-        marks[min(LEARNED_STEPS, horizon)] = 1.0
+        warm = self.done < options.warm_up
+        count = options.warm_batch if warm else options.batch
+        horizon, marks = (0, {0: 1.0}) if warm else self._horizon(generator)
+        # The start learns fast at first, and comes down to the step size of what follows.
+        share = (1 + math.cos(math.pi * self.done / options.warm_up)) / 2 if warm else 0.0
+        self.adam.param_groups[0]["lr"] = self.rate + share * max(0.0, WARM_RATE - self.rate)
         total, of_rates, losses = [torch.zeros_like(w) for w in self.weights], torch.zeros_like(self.log_rates), []
-        for i in range(options.batch):
-            found = tasks[self.done * options.batch + i]
+        for i in range(count):
+            found = tasks[self.done * count + i]
             outcome = through(self.task(found, self.corner(generator)), self.weights, self.log_rates, marks, options.order)
             shrunk = clipped([*outcome.start, outcome.rates], CLIP)
             if shrunk is not None:
@@ -138,13 +146,23 @@ class Outer:
                 of_rates += shrunk[-1]
                 losses.append(outcome.losses[horizon])
         for parameter, gradient in zip(self.weights, total, strict=True):
-            parameter.grad = gradient / options.batch
-        self.log_rates.grad = of_rates / options.batch
+            parameter.grad = gradient / count
+        self.log_rates.grad = of_rates / count
         self.adam.step()
         self.done += 1
         share = min(AVERAGING, self.done / (self.done + 10))
         torch._foreach_lerp_(self.average, [*self.weights, self.log_rates], 1 - share)
         return sum(losses) / len(losses) if losses else float("nan")
+
+    def _horizon(self, generator: torch.Generator) -> tuple[int, dict[int, float]]:
+        """How many inner steps a task takes now, and the outer weights of those that count."""
+        options = self.options
+        horizon = LEARNED_STEPS if self.begun else min(LEARNED_STEPS, 8 + (self.done - options.warm_up) // 10)
+        if options.tail and horizon == LEARNED_STEPS:
+            horizon += int(torch.randint(options.tail + 1, (), generator=generator))
+        marks = {max(1, round(share * horizon)): weight for share, weight in MARKS.items()}
+        marks[min(LEARNED_STEPS, horizon)] = 1.0
+        return horizon, marks
 
     def validate(self, held: dict[str, list[Measured]]) -> dict[str, dict[int, float]]:
         """PSNR of the averaged start at the steps VALIDATED_AT, by task and kind of picture."""

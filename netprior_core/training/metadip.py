@@ -23,12 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 32, 64, 64], help="channels of each scale")
     parser.add_argument("--noise", type=int, default=32, help="channels of the noise map")
     parser.add_argument("--skip", type=int, default=32, help="channels of the skip branches")
+    parser.add_argument("--first", action="store_true", help="the network also sees the first picture of the measurement (ours)")
 
 
-def recipe(widths: list[int], noise: int, skip: int, mixed: bool, seed: int) -> Recipe:
+def recipe(widths: list[int], noise: int, skip: int, mixed: bool, seed: int, *, first: bool = False) -> Recipe:
     """What is trained. The network starts from random weights, its noise map belongs to the checkpoint."""
     generator = torch.Generator().manual_seed(seed)
-    network = seeded(lambda: MetaUNet(widths, noise=noise, skip=skip), generator)
+    network = seeded(lambda: MetaUNet(widths, noise=noise, skip=skip, first=first), generator)
     network.noise.copy_(noise_map(len(network.noise), generator))
     card = {
         "title": "MetaDIP, mixed tasks (ours)" if mixed else "MetaDIP, faces at σ = 25",
@@ -36,13 +37,14 @@ def recipe(widths: list[int], noise: int, skip: int, mixed: bool, seed: int) -> 
         "widths": widths,
         "noise": noise,
         "skip": skip,
+        **({"first": True} if first else {}),
         "data": "2900 faces of Labeled Faces in the Wild, 128×128" + (", and 180 pictures of BSDS500 (train)" if mixed else ""),
         "terms": "LFW: research use" + ("; BSDS500: non-commercial research" if mixed else ""),
     }
 
     def z(found: Measured, corner: tuple[int, int]) -> torch.Tensor:
         height, width = found.clean.shape[-2:]
-        return network.input(height, width, corner)
+        return network.input(height, width, corner, found.first)
 
     return Recipe(
         "metadip",
@@ -63,4 +65,5 @@ def run(options: argparse.Namespace) -> None:
     """Train and write the weights."""
     device = pick_device(options.device)
     tasks = Tasks(options.data, side=options.size, mixed=options.mixed, seed=options.seed, device=device)
-    train(recipe(options.widths, options.noise, options.skip, options.mixed, options.seed), tasks, options)
+    made = recipe(options.widths, options.noise, options.skip, options.mixed, options.seed, first=options.first)
+    train(made, tasks, options)

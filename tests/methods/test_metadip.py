@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 
 from netprior_core import priors
 from netprior_core.errors import Unsolvable
-from netprior_core.methods.metadip import MetaDIP, MetaSIREN, descend, gain, inner_step, shipped
+from netprior_core.methods.metadip import MetaDIP, MetaSIREN, descend, gain, inner_step, key, shipped, unet
 from netprior_core.metrics import psnr
+from netprior_core.networks.metadip import noise_map, picture
+from netprior_core.networks.seeded import seeded
 from netprior_core.operators import Operator
 from netprior_core.problem import Problem, Step
 
@@ -61,6 +64,27 @@ def test_the_seed_matters_only_for_a_random_start(make_problem: Make) -> None:
     assert torch.equal(one, other)
     one, other = (_last(MetaDIP(iterations=2, start="random"), problem, seed).output for seed in (0, 1))
     assert not torch.equal(one, other)
+
+
+def test_a_start_that_sees_the_first_picture_is_shown_that_of_the_measurement(
+    make_problem: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = {"widths": [4, 6], "noise": 4, "skip": 4, "first": True, "key": key("metadip", "mixed")}
+    network = seeded(lambda: unet(card), torch.Generator().manual_seed(0))
+    network.noise.copy_(noise_map(4, torch.Generator().manual_seed(1)))
+    tensors = {f"network.{name}": value.detach() for name, value in network.state_dict().items()}
+    count = len(list(network.parameters()))
+    priors.save(tmp_path / "metadip-mixed.safetensors", {**tensors, "rates": torch.zeros(20, count)}, card)
+    monkeypatch.setattr(priors, "CHECKPOINTS", tmp_path)
+    for kind, channels in (("compressed-sensing", 3), ("denoising", 1)):
+        problem, _ = make_problem(kind, channels=channels)
+        step = next(MetaDIP(trained="mixed", precision="float32").solve(problem, seeds=[0]))
+        first = problem.model.initial(problem.measurement)
+        height, width = first.shape[-2:]
+        loaded = unet(card)
+        priors.load(tmp_path / "metadip-mixed.safetensors").load_into(loaded)
+        expected = picture(loaded(loaded.input(height, width, picture=first)), channels, height, width)
+        torch.testing.assert_close(step.output, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_after_the_learned_steps_the_last_rates_are_held(make_problem: Make, monkeypatch: pytest.MonkeyPatch) -> None:

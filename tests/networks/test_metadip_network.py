@@ -57,6 +57,20 @@ def test_grey_is_the_mean_of_the_channels() -> None:
     torch.testing.assert_close(picture(output, 1, 5, 6), output[..., :5, :6].mean(dim=1, keepdim=True))
 
 
+def test_a_network_that_sees_the_first_picture_gets_it_beside_the_rest(network: MetaUNet) -> None:
+    sees = MetaUNet((4, 6, 8), first=True)
+    sees.noise.copy_(network.noise)
+    seen = torch.linspace(-3, 4, 35 * 41).view(1, 1, 35, 41)
+    z = sees.input(35, 41, picture=seen)
+    torch.testing.assert_close(z[:, :-3], network.input(35, 41))
+    assert z.shape[-2:] == (36, 44)  # the canvas
+    torch.testing.assert_close(z[:, -3:, :35, :41], seen.clamp(-1, 2).expand(1, 3, 35, 41) - 0.5)
+    torch.testing.assert_close(z[..., -3:, :35, 43], z[..., -3:, :35, 40])
+    assert sees(z).shape == (1, 3, 36, 44)
+    with pytest.raises(ValueError, match="first picture"):
+        sees.input(35, 41)
+
+
 def test_gradients_can_be_differentiated_again(network: MetaUNet) -> None:
     z, weights = network.input(16, 16), list(network.parameters())
     first = torch.autograd.grad(network(z).square().mean(), weights, create_graph=True)
