@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from netprior_core import examples
+from netprior_core import examples, priors
 from netprior_core.bench import Report
 from netprior_core.bench._data import from_zip
 from netprior_core.device import pick_device
@@ -21,7 +21,8 @@ from netprior_core.errors import InvalidSettings
 from netprior_core.images import to_pil
 from netprior_core.methods.base import Method
 from netprior_core.methods.dip import DeepImagePrior
-from netprior_core.methods.metadip import MetaDIP, MetaSIREN
+from netprior_core.methods.metadip import SIREN_TRAINED, MetaDIP, MetaSIREN
+from netprior_core.methods.metadip import key as key_of
 from netprior_core.metrics import CONVENTION, psnr
 from netprior_core.noise import GaussianNoise
 from netprior_core.operators import Operator
@@ -86,6 +87,7 @@ Pictures = dict[str, list[tuple[str, torch.Tensor]]]
 def run(options: argparse.Namespace, report: Report) -> None:
     """A row for each run of a method on a picture, then the tables."""
     device = pick_device(options.device)
+    report.in_parts({"quick": options.quick})
     pictures = _quick_pictures() if options.quick else _pictures(options.data, options.fast, 128)
     length = 50 if options.quick else 1000
     print(f"noise σ of 255 on each measurement, one draw of A and noise per picture; {CONVENTION}")
@@ -95,7 +97,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         for kind, some in pictures.items():
             for i, (name, truth) in enumerate(some):
                 for label, method in _methods(slow=i < options.slow, length=length):
-                    key = f"{column.name} | {kind} | {name} | {label}"
+                    key = f"{column.name} | {kind} | {name} | {label}, {getattr(method, "iterations", 0)} it{_weights(method)}"
                     row = report.cached(key)
                     if row is None:
                         problem, truth = _problem(column.build(), column.sigma, truth.to(device), i)
@@ -123,6 +125,14 @@ def _methods(*, slow: bool, length: int) -> Iterator[tuple[str, Method]]:
     yield "MetaSIREN", MetaSIREN(iterations=min(50, length))
     if slow:
         yield "DIP", DeepImagePrior(iterations=length)
+
+
+def _weights(method: Method) -> str:
+    """Which learned weights a method starts from, for its rows' keys: of weights that were learned on, rows are measured anew."""
+    if not isinstance(method, MetaDIP | MetaSIREN) or method.start == "random":
+        return ""
+    path = priors.shipped().get(key_of(method.kind, SIREN_TRAINED if isinstance(method, MetaSIREN) else method.trained))
+    return f", {priors.card_of(path).get('steps')} steps learned" if path is not None else ""
 
 
 def _problem(operator: Any, sigma: float, truth: torch.Tensor, index: int) -> tuple[Problem, torch.Tensor]:
