@@ -97,7 +97,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         for kind, some in pictures.items():
             for i, (name, truth) in enumerate(some):
                 for label, method in _methods(slow=i < options.slow, length=length):
-                    key = f"{column.name} | {kind} | {name} | {label}, {getattr(method, "iterations", 0)} it{_weights(method)}"
+                    key = f"{column.name} | {kind} | {name} | {label}, {_length_of(method)}"
                     row = report.cached(key)
                     if row is None:
                         problem, truth = _problem(column.build(), column.sigma, truth.to(device), i)
@@ -117,7 +117,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         report.row(worst=row["image"], column=row["column"], at_50=row["at_50"])
 
 
-def _methods(*, slow: bool, length: int) -> Iterator[tuple[str, Method]]:
+def _methods(*, slow: bool, length: int) -> Iterator[tuple[str, DeepImagePrior | MetaDIP | MetaSIREN]]:
     """What is run on a picture. MetaDIP's is read at 20, 50, 200 and 1000: steps do not depend on how many follow."""
     yield "MetaDIP", MetaDIP(iterations=length if slow else min(50, length))
     yield "MetaDIP, mixed", MetaDIP(trained="mixed", iterations=length if slow else min(50, length))
@@ -127,12 +127,13 @@ def _methods(*, slow: bool, length: int) -> Iterator[tuple[str, Method]]:
         yield "DIP", DeepImagePrior(iterations=length)
 
 
-def _weights(method: Method) -> str:
-    """Which learned weights a method starts from, for its rows' keys: of weights that were learned on, rows are measured anew."""
-    if not isinstance(method, MetaDIP | MetaSIREN) or method.start == "random":
-        return ""
+def _length_of(method: DeepImagePrior | MetaDIP | MetaSIREN) -> str:
+    """How long a method runs and its start was learned, for keys: rows of weights that were learned on are measured anew."""
+    words = f"{method.iterations} it"
+    if isinstance(method, DeepImagePrior) or method.start == "random":
+        return words
     path = priors.shipped().get(key_of(method.kind, SIREN_TRAINED if isinstance(method, MetaSIREN) else method.trained))
-    return f", {priors.card_of(path).get('steps')} steps learned" if path is not None else ""
+    return words if path is None else f"{words}, {priors.card_of(path).get('steps')} steps learned"
 
 
 def _problem(operator: Any, sigma: float, truth: torch.Tensor, index: int) -> tuple[Problem, torch.Tensor]:
