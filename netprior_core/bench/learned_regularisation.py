@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=PAPER_SIDE, help="side of the images in pixels")
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--restarts", type=int, default=1, help="initialisations for each image, the best fit kept (paper: 1)")
+    parser.add_argument("--warm-up", type=int, default=0, help="iterations in which the step size rises (paper: 0)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
 
 
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         options = argparse.Namespace(**{**vars(options), **_QUICK})
     device = pick_device(options.device)
     shots, targets = _images(options)
-    fixed = ("learn", "images", "weight", "published_weight", "iterations", "restarts")
+    fixed = ("learn", "images", "weight", "published_weight", "iterations", "restarts", *(["warm_up"] if options.warm_up else []))
     report.in_parts({"recipe": RECIPE, **{name: getattr(options, name) for name in fixed}})
     print(f"CS-DIP as released for x-rays, {options.iterations} iterations, {options.size}×{options.size}, {device}")
     print(f"Learned from measurements of {len(shots)} images, each with its own A; tested on {len(targets)} others.")
@@ -104,7 +105,7 @@ def method(form: str, options: argparse.Namespace) -> CSDIP:
     preset = "as published" if form.startswith("published") else "as released, x-ray"
     pull = {"regularisation": "none"} if "none" in form else {"regularisation": form, "learning_images": max(options.learn, 1)}
     weights = {"regularisation_weight": _weight(form, options), "tv_weight": CSDIP.preset(preset).tv_weight * scale}
-    lengths = {"iterations": options.iterations, "restarts": options.restarts}
+    lengths = {"iterations": options.iterations, "restarts": options.restarts, "warm_up": options.warm_up}
     return CSDIP.preset(preset, **lengths, **pull, **weights, **channels)
 
 

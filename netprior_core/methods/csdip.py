@@ -49,6 +49,11 @@ class CSDIP(Method):
     Weights start as N(0, 0.02²), as for DCGAN (section 3.2 has "Gaussian i.i.d."), which ends several dB above PyTorch's default
     of today. The released code ran with that of PyTorch 0.4, whose BatchNorm scales are U(0, 1) ("as released").
 
+    The first steps of RMSprop are up to a hundred times its step size (its mean square starts at zero, and the momentum adds them
+    up). On some pictures, a third of the x-rays tried, they leave dark parts grey for good: features die there. "ours, gentle
+    start" lets the step size rise over the first 300 iterations, which mends that: 28.2 and 26.2 dB in place of 16.6 and 17.9 dB on
+    two such x-rays (128×128, m = 500), and +0.3 dB on six faces (64×64, m/n = 0.05) with half the iterations.
+
     Learned regularisation (section 3.2) adds λ_L LR(w): the distance of the weights from statistics of networks fitted to
     measurements of similar images, the shots. Each is measured with a draw of A of its own and with the problem's noise, and a
     CS-DIP with these settings is fitted to the measurement: nothing but the measurements is learned from. "published" and
@@ -76,6 +81,7 @@ class CSDIP(Method):
         "as published, x-ray, learned": {"regularisation": "published", "regularisation_weight": 100.0},
         "as published, retina, learned": {"regularisation": "published", "regularisation_weight": 1000.0},
         "learned, mild": {"regularisation": "published", "regularisation_weight": 0.001},
+        "ours, gentle start": {"warm_up": 300},
         "low-shot paper's baseline, m/n ≤ 0.025": {**_LOW_SHOT, "iterations": 350},
         "low-shot paper's baseline, m/n ≤ 0.5": {**_LOW_SHOT, "iterations": 500},
         "low-shot paper's baseline, m/n > 0.5": {**_LOW_SHOT, "iterations": 1000},
@@ -85,6 +91,9 @@ class CSDIP(Method):
     iterations: int = setting(1000, "Steps of RMSprop in each restart.", ge=1, le=50_000, main=True, log=True)
     learning_rate: float = setting(1e-3, "Step size of RMSprop.", ge=1e-6, le=1.0, main=True, log=True)
     momentum: float = setting(0.9, "Momentum of RMSprop.", ge=0, le=0.999)
+    warm_up: int = setting(
+        0, "Iterations in which the step size rises to its full value; 0, as published: at once.", ge=0, le=50_000
+    )
     tv_weight: float = setting(0.01, "Weight λ of the total variation.", ge=0, le=100, label="TV weight", main=True)
     last_k: int = setting(20, "Return the best of so many last iterations.", ge=1, le=1000, label="Best of the last")
     select_by: Literal["measurement loss", "total loss"] = setting("measurement loss", "What the best iteration has least of.")
@@ -122,6 +131,7 @@ class CSDIP(Method):
             if (self.preset_name() or "").startswith("as "):
                 return self
             names = (
+                "warm_up",
                 "regularisation",
                 "regularisation_weight",
                 "learning_images",
@@ -134,7 +144,7 @@ class CSDIP(Method):
 
     def key(self, problem: Problem) -> str:
         """Of the learned statistics: a hash of the shots, the operator, the noise and all settings that they depend on."""
-        fit = ("iterations", "learning_rate", "momentum", "tv_weight", "latent", "channels", "layers", "first_weights")
+        fit = ("iterations", "learning_rate", "momentum", "warm_up", "tv_weight", "latent", "channels", "layers", "first_weights")
         learned = ("last_k", "select_by", "regularisation", "learning_images", "learning_samples", "learning_rounds")
         values = {name: getattr(self, name) for name in (*fit, *learned)}
         kinds = {"operator": problem.operator.model_dump(mode="json"), "noise": problem.noise.model_dump(mode="json")}
@@ -224,6 +234,8 @@ class CSDIP(Method):
                 loss = loss + self.regularisation_weight * regulariser()
             if due(iteration, self.iterations):
                 finite(loss, self.title, iteration)
+            if iteration <= self.warm_up:
+                rmsprop.param_groups[0]["lr"] = self.learning_rate * iteration / self.warm_up
             rmsprop.zero_grad(set_to_none=True)
             loss.backward()
             rmsprop.step()

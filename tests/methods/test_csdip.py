@@ -249,3 +249,21 @@ def test_suited_keeps_learned_regularisation() -> None:
     operator = Operator.registry["denoising"]()
     changed = CSDIP(iterations=17, regularisation="published", regularisation_weight=3.0).suited(operator)
     assert (changed.iterations, changed.regularisation, changed.regularisation_weight) == (1000, "published", 3.0)
+
+
+def test_the_step_size_rises_where_asked_and_in_every_restart(make_problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    used: list[float] = []
+
+    class Spy(torch.optim.RMSprop):
+        def step(self, closure: Any = None) -> Any:
+            used.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "RMSprop", Spy)
+    tiny = {**TINY, "iterations": 6, "learning_rate": 0.01}
+    _steps(CSDIP(**tiny, warm_up=4, restarts=2), problem)
+    assert used == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01] * 2)
+    used.clear()
+    _steps(CSDIP(**tiny), problem)
+    assert used == [0.01] * 6
