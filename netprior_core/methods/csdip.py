@@ -92,7 +92,7 @@ class CSDIP(Method):
     learning_rate: float = setting(1e-3, "Step size of RMSprop.", ge=1e-6, le=1.0, main=True, log=True)
     momentum: float = setting(0.9, "Momentum of RMSprop.", ge=0, le=0.999)
     warm_up: int = setting(
-        0, "Iterations in which the step size rises to its full value; 0, as published: at once.", ge=0, le=50_000
+        0, "Iterations in which the step size rises to its full value; 0, as published: at once.", ge=0, le=50_000, log=True
     )
     tv_weight: float = setting(0.01, "Weight λ of the total variation.", ge=0, le=100, label="TV weight", main=True)
     last_k: int = setting(20, "Return the best of so many last iterations.", ge=1, le=1000, label="Best of the last")
