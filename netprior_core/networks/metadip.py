@@ -14,8 +14,8 @@ from torch import nn
 WAVELENGTHS = (4.0, 8.0, 16.0, 32.0, 64.0)
 #: Side of the stored noise map; larger images have further ones beside it, each another draw.
 TILE = 64
-#: Values of a first picture beyond these are clipped before the network sees them: a back-projection's can be any.
-SEEN = (-1.0, 2.0)
+#: A first picture is clipped to these values (a back-projection's can be any); the network sees its logits divided by the number.
+SEEN, LOGITS = (0.02, 0.98), 4.0
 #: Images are computed on a canvas of at least this side, and cropped: statistics over fewer pixels are mostly noise.
 SMALLEST_CANVAS = 32
 
@@ -68,7 +68,8 @@ class MetaUNet(nn.Module):
     is there are wide skip branches from a wide input: with 8 channels instead of 32 of both, textures took twice the steps.
 
     z is no random draw of a run: it is :meth:`input`, the noise map of the checkpoint beside Fourier features, for any size.
-    ``first``, ours: and beside the first picture of the measurement, in three channels.
+    ``first``, ours: and beside the first picture of the measurement, in three channels, whose logits are also added to those of the
+    output: what it lacks is easier to learn than to draw it.
     """
 
     def __init__(self, widths: Sequence[int] = (32, 32, 64, 64), *, noise: int = 32, skip: int = 32, first: bool = False) -> None:
@@ -100,7 +101,7 @@ class MetaUNet(nn.Module):
         if picture is None:
             raise ValueError("this network looks at the first picture of the measurement: give it")
         seen = F.pad(picture.detach().to(z).expand(1, 3, height, width), (0, w - width, 0, h - height), mode="replicate")
-        return torch.cat([z, seen.clamp(*SEEN) - 0.5], dim=1)
+        return torch.cat([z, seen.clamp(*SEEN).logit() / LOGITS], dim=1)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         x, kept = z, []
@@ -110,7 +111,8 @@ class MetaUNet(nn.Module):
         for i in reversed(range(len(kept))):
             x = F.interpolate(self.narrows[i](x), scale_factor=2, mode="bilinear", align_corners=False)
             x = self.ups[i](torch.cat([x, kept[i]], dim=1))
-        return torch.sigmoid(self.head(x.float()))
+        logits = self.head(x.float())
+        return torch.sigmoid(logits + LOGITS * z[:, -3:].float() if self.first else logits)
 
 
 class _Block(nn.Module):
