@@ -27,7 +27,7 @@ SMALL = {"width": 8, "scales": 3, "skips": [0, 4, 4]}
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_edip_pairs, "PIXELS", 2**13)
     monkeypatch.setattr(_edip_pairs, "SCANNERS", ((32, 12), (32, 20)))
-    monkeypatch.setattr(edip, "NETWORKS", dict.fromkeys(("tomography", "patches"), SMALL))
+    monkeypatch.setattr(edip, "SHIPPED_NETWORK", SMALL)
 
 
 @pytest.fixture(scope="module")

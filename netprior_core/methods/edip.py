@@ -20,10 +20,8 @@ from netprior_core.settings import setting
 
 #: Part of every key: raised when the meaning of the weights changes, so that older files are not found any more.
 RECIPE = 1
-#: The networks of the shipped files by task, narrower than the released one (``EducatedUNet``'s defaults) to stay below 1.5 MiB.
-#: Few first pictures of the other operators are as far from the truth as a back-projection: there the network adds to z.
-_NETWORK: dict[str, Any] = {"width": 48, "scales": 5, "skips": [0, 8, 8, 8, 8]}
-NETWORKS: dict[str, dict[str, Any]] = {"tomography": _NETWORK, "patches": {**_NETWORK, "residual": True}}
+#: The network of the shipped files, narrower than the released one (``EducatedUNet``'s defaults) to stay below 1.5 MiB.
+SHIPPED_NETWORK: dict[str, Any] = {"width": 48, "scales": 5, "skips": [0, 8, 8, 8, 8]}
 SMALLEST_SIDE = 8
 Start = Literal["random", "educated"]
 
@@ -38,8 +36,8 @@ class EducatedDIP(Method):
 
     Two sets of weights are shipped: phantoms seen by CT for tomography, patches of photographs for all other operators. Their
     network is narrower than the released one, with a skip branch of 8 channels at every scale (released: 4, at the two coarsest),
-    and was taught for minutes or hours, not days: their cards say how long and what it reached. That for patches is residual, ours:
-    it adds to z. A colour picture goes through as three grey ones with the same weights.
+    and was taught for minutes, not days: their cards say how long, and that the patches' own answer is worse than z for
+    deblurring, Fourier measurements and super-resolution. A colour picture goes through as three grey ones with the same weights.
     "random" is the same network, untrained, on the same z: the control of the paper. The released γ weighs TV against a mean over
     y in another unit; "pictures" is ours, for the other operators.
     """
@@ -94,9 +92,9 @@ class EducatedDIP(Method):
         return priors.load(path)
         yield  # a generator without steps: reading the file takes milliseconds
 
-    def _network(self, problem: Problem, prior: priors.Prior | None, seed: int) -> EducatedUNet:
+    def _network(self, prior: priors.Prior | None, seed: int) -> EducatedUNet:
         if prior is None:
-            return seeded(lambda: EducatedUNet(**NETWORKS[task_of(problem.operator)]), seed)
+            return seeded(lambda: EducatedUNet(**SHIPPED_NETWORK), seed)
         try:
             with torch.device("meta"):  # without drawing weights that are replaced at once
                 network = EducatedUNet(**prior.card["settings"])
@@ -108,7 +106,7 @@ class EducatedDIP(Method):
 
     def _solve(self, problem: Problem, seed: int, prepared: priors.Prior | None) -> Iterator[Step]:
         compute = choose(self.precision, problem.device)
-        network = compute.module(self._network(problem, prepared, seed))
+        network = compute.module(self._network(prepared, seed))
         first = problem.model.initial(problem.measurement).detach()
         z = compute.activations(by_channel(first.float()))
         parameters = list(network.parameters())

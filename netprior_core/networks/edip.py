@@ -59,17 +59,14 @@ class EducatedUNet(nn.Module):
 
     ``skips[s]``: channels of the branch that joins where scale s is left for scale s − 1; ``skips[0]`` therefore belongs to
     nothing, as in the released code. The defaults are those released by Barbano et al. (2021): six scales of 128 channels and
-    skips between deep scales only, so that all detail has to pass a narrow place. ``residual``, ours, adds z to the output: the
-    network then learns what is missing in z, and need not learn to draw z first.
+    skips between deep scales only, so that all detail has to pass a narrow place.
 
     The network works in the precision and memory format of ``z``; the output layer and the result are float32. Colour pictures go
     through as one grey picture for each channel (:func:`by_channel`).
     Raises ValueError when ``skips`` has not one entry for each scale.
     """
 
-    def __init__(
-        self, *, width: int = 128, scales: int = 6, skips: Sequence[int] = (0, 0, 0, 0, 4, 4), residual: bool = False
-    ) -> None:
+    def __init__(self, *, width: int = 128, scales: int = 6, skips: Sequence[int] = (0, 0, 0, 0, 4, 4)) -> None:
         super().__init__()
         if len(skips) != scales or scales < 1:
             raise ValueError(f"{scales} scales need as many entries in skips, not {len(skips)}")
@@ -77,7 +74,6 @@ class EducatedUNet(nn.Module):
         self.down = nn.ModuleList(nn.Sequential(*_block(width, width, 3, 2), *_block(width, width)) for _ in range(1, scales))
         self.up = nn.ModuleList(_Up(width, skips[scale]) for scale in reversed(range(1, scales)))
         self.leave = _Conv(width, 1, 1)
-        self.residual = residual
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         features = [self.enter(z)]
@@ -86,8 +82,7 @@ class EducatedUNet(nn.Module):
         x = features.pop()
         for up in self.up:
             x = up(x, features.pop())
-        image = self.leave(x.float())
-        return image + z.float() if self.residual else image
+        return self.leave(x.float())
 
 
 def by_channel(pictures: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from netprior_core import priors
 from netprior_core.bench import machine_words
 from netprior_core.compute import choose
 from netprior_core.device import pick_device
-from netprior_core.methods.edip import NETWORKS, RECIPE, key_of_task
+from netprior_core.methods.edip import RECIPE, SHIPPED_NETWORK, key_of_task
 from netprior_core.metrics import psnr
 from netprior_core.networks.edip import EducatedUNet
 from netprior_core.networks.seeded import seeded
@@ -82,7 +82,7 @@ class Trainer:
         network: dict[str, Any] | None = None,
     ) -> None:
         self.task, self.steps, self.learning_rate, self.seed = task, steps, learning_rate, seed
-        self.settings = NETWORKS[task.name] if network is None else network
+        self.settings = SHIPPED_NETWORK if network is None else network
         self.compute = choose("auto", device)
         self.network = self.compute.module(seeded(lambda: EducatedUNet(**self.settings), seed))
         self.adam = torch.optim.Adam(self.network.parameters(), lr=learning_rate, fused=True)
@@ -135,14 +135,13 @@ class Trainer:
         """What the shipped file says of itself."""
         where = machine_words(self.compute.device)
         curve = ", ".join(f"{decibels:.2f} dB after {minutes:g} min" for minutes, _, decibels in _thinned(self.curve))
-        kind = "Residual U-Net" if self.settings.get("residual") else "U-Net"
         done = "" if self.step >= self.steps else f" (of {self.steps} planned: cut short)"
         return {
             "key": key_of_task(self.task.name),
             "recipe": RECIPE,
             "method": "edip",
             "title": f"Educated DIP: {self.task.name}",
-            "network": f"{kind}, {self.settings['scales']} scales of {self.settings['width']} channels, one grey channel at a time",
+            "network": f"U-Net, {self.settings['scales']} scales of {self.settings['width']} channels, one grey channel at a time",
             "shape": ["1", "any height", "any width"],
             "settings": self.settings,
             "data": self.task.data,
