@@ -22,7 +22,7 @@ Start = Literal["random", "low-shot"]
 
 #: Part of every key: raised when the meaning of the weights changes, so that older files are not found any more.
 RECIPE = 1
-#: Iterations between two looks of the denoiser: every single one costs twice the time and gains nothing.
+#: Iterations between two looks of the denoiser, which takes time of its own.
 _LOOK_EVERY = 4
 #: At least so many examples stay when one is left out.
 MIN_LEFT = 2
