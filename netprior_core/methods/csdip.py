@@ -51,7 +51,7 @@ class CSDIP(Method):
 
     The first steps of RMSprop are up to a hundred times its step size (its mean square starts at zero, and the momentum adds them
     up). On some pictures, three to six of ten x-rays tried, they leave dark parts grey for good: features die there. "ours, gentle
-    start" lets the step size rise over the first 300 iterations, which mends that: 28.2 and 26.2 dB after 500 iterations in place of
+    start" lets the step size rise over the first 300 iterations, which mends that: 28.2 and 26.2 dB after 500 iterations instead of
     16.6 and 17.9 dB after 300 on two such x-rays (128×128, m = 500), and +0.3 dB on six faces (64×64, m/n = 0.05).
 
     Learned regularisation (section 3.2) adds λ_L LR(w): the distance of the weights from statistics of networks fitted to
