@@ -14,6 +14,7 @@ from PIL import Image
 
 from netprior_core import priors
 from netprior_core.errors import InvalidSettings
+from netprior_core.methods import _shots
 from netprior_core.training import lowshot
 from netprior_core.training._collections import COLLECTIONS, Collection
 
@@ -50,6 +51,7 @@ def test_smaller_numbers_of_shots_are_subsets(collection: Path) -> None:
 
 @pytest.mark.parametrize("loss", ["l2", "mmd"])
 def test_a_file_with_a_card_is_written_and_found_by_name(collection: Path, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_shots, "KEEP_EVERY", 2)  # the state goes into a folder that does not exist yet
     lowshot.run(_options(collection, "--shots", "3", "--loss", loss))
     monkeypatch.setattr(priors, "CHECKPOINTS", collection / "out")
     card = priors.named(f"lowshot-few-3-{loss}").card

@@ -115,6 +115,7 @@ def train_collection(options: argparse.Namespace) -> Path:
     name = f"{options.collection}-{options.shots}-{options.loss}"
     path = options.out / f"lowshot-{name}.safetensors"
     state_file = options.out / f"lowshot-{name}.state"
+    options.out.mkdir(parents=True, exist_ok=True)
     state = torch.load(state_file, map_location="cpu", weights_only=True) if options.resume and state_file.exists() else None
     before = float(state["seconds"]) if state else 0.0
     curve: list[list[float]] = list(state["curve"]) if state else []
