@@ -2,29 +2,29 @@
 
 A race is passive: :meth:`Race.turn` advances it by one round and returns. The scheduler's worker thread (browser) or the caller
 (command line, tests) turns it; any other thread may read it, and may ask it to pause, step or stop by setting flags.
-Only the race has the ground truth. Whatever it keeps outlives the run; networks and tensors on the device do not.
+Only the race has the ground truth: its :class:`~netprior_core.scoring.Scorer` keeps it. Whatever the race keeps outlives the run;
+networks and tensors on the device do not.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from netprior_core import interrupt, metrics
+from netprior_core import interrupt
 from netprior_core.errors import NetPriorError
-from netprior_core.frames import picture_of, sheet_of, spread_of
-from netprior_core.lane import Lane, Picture, Result, Score, Stop
+from netprior_core.frames import picture_of
+from netprior_core.lane import Lane, Picture
 from netprior_core.methods.base import Method
-from netprior_core.problem import Problem, Step
-from netprior_core.stopping import Look, StoppingRule
+from netprior_core.problem import Problem
+from netprior_core.scoring import Scorer, show
+from netprior_core.stopping import StoppingRule
 
 log = logging.getLogger("netprior")
 
@@ -76,7 +76,7 @@ class Race:
         self.touched = time.monotonic()
         self.started_at = self.ended_at = 0.0
         self._problem: Problem | None = None
-        self._truth: torch.Tensor | None = None
+        self._scorer: Scorer | None = None
         self._stop = self._pause = False
         self._single = 0
         self._remark = remark
@@ -170,7 +170,7 @@ class Race:
         for lane in self.lanes:
             self._free(lane)
         device = self._problem.device if self._problem is not None else None
-        self._problem = self._truth = None
+        self._problem = self._scorer = None
         gc.collect()
         if device is not None and device.type != "cpu":
             getattr(torch, device.type).empty_cache()
@@ -194,8 +194,11 @@ class Race:
         self.started_at = time.monotonic()
         try:
             with interrupt.listening(lambda: self._stop):
-                self._problem, self._truth = self._build()
-                self._prepare()
+                self._problem, truth = self._build()
+                self._scorer = Scorer(
+                    self._problem, truth, seeds=len(self.seeds), keep_frames=self.keep_frames, stop_by=self.stop_by
+                )
+                self._prepare(self._problem, truth)
         except interrupt.Interrupted:
             self._end("stopped")
             return False
@@ -207,15 +210,13 @@ class Race:
         self.version += 1
         return True
 
-    def _prepare(self) -> None:
+    def _prepare(self, problem: Problem, truth: torch.Tensor | None) -> None:
         """Everything between the problem and the first step: pictures, rules, who refuses."""
-        assert self._problem is not None
-        problem = self._problem
-        self.has_truth = self._truth is not None
+        self.has_truth = truth is not None
         self.description = "; ".join(filter(None, [problem.model.describe(), self._remark]))
         self.noise_std = problem.noise_std
         self.measurement_picture = picture_of(problem.model.preview(problem.measurement))
-        self.truth_picture = picture_of(self._truth) if self._truth is not None else None
+        self.truth_picture = picture_of(truth) if truth is not None else None
         if problem.shots is not None:
             self.shot_pictures = [picture_of(shot) for shot in problem.shots[:SHOTS_SHOWN]]
             self.shots_total = len(problem.shots)
@@ -236,9 +237,10 @@ class Race:
             lane._watchers = [rule.watch(problem, self.seeds[0]) for rule in rules]
 
     def _hold(self) -> None:
+        assert self._scorer is not None
         for lane in self.lanes:
-            self._flush(lane)
-            self._show(lane)
+            self._scorer.flush(lane)
+            show(lane)
         self.state = "paused"
         self.touched = time.monotonic()
         self.version += 1
@@ -247,7 +249,6 @@ class Race:
         for lane in self.lanes:
             if not lane.done:
                 try:
-                    self._flush(lane)
                     self._conclude(lane)
                 except Exception as error:
                     self._fail(lane, _explain(error))
@@ -261,6 +262,7 @@ class Race:
     def _advance(self, lane: Lane) -> None:
         """One turn of one lane. Its clock runs while the method computes, not while the race scores."""
         assert self._problem is not None
+        assert self._scorer is not None
         assert lane._steps is not None
         try:
             for _ in range(1 if self._single else STEPS_PER_TURN.get(self._problem.device.type, DEFAULT_STEPS_PER_TURN)):
@@ -269,11 +271,11 @@ class Race:
                     step = next(lane._steps)
                     twin = lane.beside(step)
                 lane.spend(step.stage, time.perf_counter() - start)
-                step = self._take(lane, step, twin)
+                step = self._scorer.take(lane, step, twin)
                 if step.stage == "result":
                     break
             start = time.perf_counter()
-            self._flush(lane)
+            self._scorer.flush(lane)
             lane.spend(step.stage, time.perf_counter() - start)
             lane.mark_speed()
             if step.stage == "result":
@@ -283,166 +285,13 @@ class Race:
         except Exception as error:  # a generator that ends without a result lands here too, as StopIteration
             self._fail(lane, _explain(error))
 
-    def _take(self, lane: Lane, step: Step, twin: Step | None) -> Step:
-        """Score one step. Nothing here reads a number from the device, but every tenth iteration where rules watch.
-
-        Returns the step, or the result in its place when the rule that may stop the lane has fired.
-        """
-        if lane._last is None or step.stage != lane._last.stage:
-            lane._speed.clear()
-        lane._last = step
-        lane.phase, lane.iteration, lane.total = step.phase, step.iteration, step.total
-        lane.message = str(step.info.get("note", lane.message))
-        nan = torch.full((), math.nan, device=self._problem.device)  # type: ignore[union-attr]
-        objective = step.objective.detach().float().mean() if step.objective is not None else nan
-        measured = step.objective is not None
-        if step.stage == "prepare":
-            lane.state = "preparing"
-            if measured:
-                lane._pending.append(Score(-1, 0.0, objective.view(1), measured=True, estimated=False))
-        elif step.stage == "solve":
-            lane.state = "running"
-            scores = torch.stack([objective, *self._psnrs(lane, step, nan)])
-            estimated = self._truth is not None and step.estimate is not None
-            lane._pending.append(Score(step.iteration, lane.seconds, scores, measured, estimated))
-            keep = self.keep_frames and lane.frames.due(step.iteration)
-            if step.estimate is not None and step.output is not None:
-                assert self._problem is not None
-                look = Look(step, self._problem, twin)
-                for watcher in lane._watchers:
-                    watcher.see(look)
-                if keep or look.due:
-                    self._measure(lane, look, ssim=keep)
-                if look.due and lane._watchers:
-                    self._read(lane)
-                    step = lane._last = self._stopped(lane, step)
-            if keep and step.estimate is not None:
-                lane.frames.add(step.iteration, picture_of(step.estimate))
-        if lane.picture_wanted:
-            self._show(lane)
-        return step
-
-    def _read(self, lane: Lane) -> None:
-        """What each rule has found so far."""
-        for watcher in lane._watchers:
-            watcher.read(lane.iteration)
-            if watcher.candidate is None or watcher.estimate is None:
-                continue
-            known = lane.stops.get(watcher.rule.kind)
-            if known is not None and (known.iteration, known.fired) == (watcher.candidate, watcher.fired):
-                continue
-            value = None if self._truth is None else float(middle(metrics.psnr(watcher.estimate, self._truth)))
-            lane.stops[watcher.rule.kind] = Stop(type(watcher.rule).title, watcher.candidate, watcher.fired, value)
-
-    def _stopped(self, lane: Lane, step: Step) -> Step:
-        """The result that the chosen rule stands for, once it has fired; else the step."""
-        watcher = next((w for w in lane._watchers if w.rule.kind == self.stop_by and w.fired is not None), None)
-        if watcher is None or watcher.estimate is None:
-            return step
-        note = f"Stopped by {type(watcher.rule).title} at iteration {watcher.fired}: returns iteration {watcher.candidate}."
-        lane.message = note
-        if self.keep_frames and step.estimate is not None:  # what the curve ends with, which is not what is returned
-            lane.frames.pin(step.iteration, picture_of(step.estimate))
-        info = {"returns": watcher.candidate, "note": note}
-        return replace(step, iteration=watcher.candidate or 0, stage="result", estimate=watcher.estimate, info=info)
-
-    def _psnrs(self, lane: Lane, step: Step, nan: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """PSNR of estimate and output (medians over the seeds), and the least and largest of the estimates."""
-        if self._truth is None or step.estimate is None:
-            return nan, nan, nan, nan
-        values = metrics.psnr(step.estimate, self._truth)
-        value = middle(values)
-        if lane._best_psnr is None:
-            lane._best_psnr, lane._best_estimate = value, step.estimate[:1].clone()
-        else:  # no branch on the value: the device is not waited for
-            better = value > lane._best_psnr
-            lane._best_psnr = torch.maximum(value, lane._best_psnr)
-            assert lane._best_estimate is not None
-            torch.where(better, step.estimate[:1], lane._best_estimate, out=lane._best_estimate)
-        if step.output is None or step.output is step.estimate:
-            return value, value, values.min(), values.max()
-        return value, middle(metrics.psnr(step.output, self._truth)), values.min(), values.max()
-
-    def _measure(self, lane: Lane, look: Look, *, ssim: bool) -> None:
-        with torch.no_grad():
-            value = middle(look.misfit.square().mean(dim=1).sqrt())
-            lane.curve.residual.append((look.iteration, lane.seconds, float(value)))
-            if ssim and self._truth is not None:
-                lane.curve.ssim.append((look.iteration, lane.seconds, float(middle(metrics.ssim(look.estimate, self._truth)))))
-
-    def _flush(self, lane: Lane) -> None:
-        """Read the scores of the steps since the last flush: the one place that waits for the device."""
-        pending, lane._pending = lane._pending, []
-        for iteration, seconds, scores, measured, estimated in pending:
-            values = scores.tolist()
-            if measured and not math.isfinite(values[0]):
-                lane.forget_from(iteration)
-                raise NetPriorError(
-                    f"The loss became {values[0]:g} at iteration {max(iteration, 0)}. "
-                    "Lower the learning rate, or check the measurement for values that are not numbers."
-                )
-            if iteration < 0:
-                lane.prepare_loss.append(values[0])
-                continue
-            objective, psnr, psnr_output, least, most = values
-            if estimated and math.isnan(psnr):
-                lane.forget_from(iteration)
-                raise NetPriorError(
-                    f"The estimate holds values that are not numbers at iteration {iteration}. Lower the learning rate."
-                )
-            lane.curve.iteration.append(iteration)
-            lane.curve.seconds.append(seconds)
-            lane.curve.objective.append(objective)
-            lane.curve.psnr.append(psnr)
-            if len(self.seeds) > 1:
-                lane.curve.spread.append((least, most))
-            lane.curve.psnr_output.append(psnr_output)
-            if not math.isnan(psnr) and (lane.best is None or psnr > lane.best[0]):
-                lane.best = (psnr, iteration)
-
-    def _show(self, lane: Lane) -> None:
-        step = lane._last
-        if step is None or lane.done:
-            return
-        if step.stage == "prepare":
-            if step.output is not None:
-                lane.picture = Picture(picture_of(sheet_of(step.output)), step.iteration, "shots")
-                lane.picture_wanted = False
-        elif step.estimate is not None:
-            lane.picture = Picture(picture_of(step.estimate), step.iteration, "estimate")
-            lane.spread = spread_of(step.estimate)
-            lane.picture_wanted = False
-
     def _conclude(self, lane: Lane) -> None:
         """Keep the outcome of a lane that ended or was stopped, then close it."""
-        step = lane._last
-        self._read(lane)
-        if step is not None and step.estimate is not None and self._problem is not None:
-            estimate = step.estimate
-            lane.spread = spread_of(estimate)
-            has = self._truth is not None
-            returns = step.info.get("returns", step.iteration)
-            pixels = picture_of(estimate)
-            lane.result = Result(
-                returns=int(returns[0] if isinstance(returns, (list, tuple)) else returns),
-                psnr=float(middle(metrics.psnr(estimate, self._truth))) if has and self._truth is not None else None,
-                ssim=float(middle(metrics.ssim(estimate, self._truth))) if has and self._truth is not None else None,
-                residual=float(middle(metrics.residual(self._problem.model, estimate, self._problem.measurement))),
-                pixels=pixels,
-            )
-            last = lane.curve.seconds[-1] if lane.curve.seconds else lane.seconds
-            for curve, value in ((lane.curve.residual, lane.result.residual), (lane.curve.ssim, lane.result.ssim)):
-                if value is not None and (not curve or curve[-1][0] < step.iteration):
-                    curve.append((step.iteration, last, value))
-            lane.picture = Picture(pixels, lane.result.returns, "estimate")
-            if self.keep_frames:
-                if lane.best is not None and lane._best_estimate is not None:
-                    lane.frames.pin(lane.best[1], picture_of(lane._best_estimate))
-                for watcher in lane._watchers:
-                    if watcher.candidate is not None and watcher.estimate is not None:
-                        lane.frames.pin(watcher.candidate, picture_of(watcher.estimate))
-                lane.frames.pin(step.iteration, pixels)
-        lane.state = "finished" if step is not None and step.stage == "result" else "stopped"
+        finished = lane._last is not None and lane._last.stage == "result"
+        if self._scorer is not None:
+            self._scorer.flush(lane)
+            self._scorer.conclude(lane)
+        lane.state = "finished" if finished else "stopped"
         self._free(lane)
 
     def _fail(self, lane: Lane, message: str) -> None:
@@ -465,12 +314,6 @@ class Race:
         lane._watchers = []
         lane._last = lane._twin_last = lane._best_estimate = lane._best_psnr = None
         lane._pending.clear()
-
-
-def middle(values: torch.Tensor) -> torch.Tensor:
-    """The median over the seeds: of an even number the mean of the middle two, where torch takes the lower one."""
-    ordered = values.sort().values
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def _explain(error: BaseException) -> str:

@@ -18,9 +18,11 @@ from typing import Any
 import torch
 
 from netprior_core.experiment import Experiment, parse
+from netprior_core.methods import Method
 from netprior_core.noise import GaussianNoise
 from netprior_core.operators.denoising import Denoising
 from netprior_core.problem import Problem, Step
+from netprior_core.race import Race
 from netprior_core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,6 +93,18 @@ def steps(values: list[float], *, prepare: int = 0, losses: list[float] | None =
         yield Step(len(values), len(values), "result", last, last, info={"returns": len(values)})
 
     return solve
+
+
+def endless(problem: Problem, seed: int) -> Iterator[Step]:
+    """What a stub solves without coming to an end."""
+    for i in range(1, 10_000):
+        yield Step(i, 10_000, "solve", picture(0.5), picture(0.5), torch.tensor([1.0]))
+
+
+def race(*methods: Method, **options: Any) -> Race:
+    """A race of methods on a tiny problem, or on that which ``problem`` makes."""
+    known = options.pop("problem", tiny_problem)
+    return Race(known, [(method, method.title, "") for method in methods], **options)
 
 
 # -- the served app ----------------------------------------------------------------------------------------------------------
