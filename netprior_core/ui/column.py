@@ -361,8 +361,7 @@ class Column(Drawn):
         return gr.update(choices=names, value=used, visible=True)
 
     def _busy(self, request: gr.Request) -> bool:
-        race = self.app.session(request.session_hash).race
-        return race is not None and not race.done
+        return self.app.session(request.session_hash).busy
 
     def shows(self, experiment: Experiment, request: gr.Request) -> None:
         """The live view has a recording of this experiment: no preview is to take its place."""

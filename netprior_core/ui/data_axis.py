@@ -12,6 +12,7 @@ import numpy as np
 
 from netprior_core import data_axis
 from netprior_core.compute import apart
+from netprior_core.data_axis import Point
 from netprior_core.errors import InvalidSettings, NetPriorError
 from netprior_core.experiment import Experiment, race_of, shot_images
 from netprior_core.frames import enlarged, picture_of
@@ -133,7 +134,7 @@ class DataAxis:
         if now is None:
             return
         session = self.app.session(request.session_hash)
-        if session.race is not None and not session.race.done:
+        if session.busy:
             warn("A race is running in this tab: stop it, then draw the data axis.")
             return
         try:
@@ -148,33 +149,40 @@ class DataAxis:
         found: list[Found] = []
         most, again = max(point.shots for point in points), gr.update(interactive=True)
         yield {self.button: gr.update(interactive=False), self.chart: chart(found, most), self.found: found}
-        before, run = (session.race, session.experiment, session.run), ""
-        try:
-            for index, point in enumerate(points):
-                race = race_of(point.experiment, dict(session.images), self.app.device, keep_frames=False)
-                run = self.app.start(session, race, point.experiment)
-                async for message in stream(self.app, race, point.experiment, run, None):
-                    yield {live: message, self.progress: _words(race, point.label, index, len(points))}
-                lane = race.lanes[0]
-                if lane.state != "finished" or lane.result is None or lane.result.psnr is None:
-                    said = lane.message or race.message or "The race was stopped."
-                    words = f"<p class='np-empty'>Ended at {html.escape(point.label)}: {html.escape(said)}</p>"
-                    yield {self.progress: words, self.button: again}
-                    return
-                seconds = lane.prepare_seconds + lane.seconds
-                found = [*found, Found(point.shots, point.label, lane.result.psnr, seconds, lane.result.pixels, point.curve)]
-                choices = [(f"{one.label}: {one.psnr:.2f} dB", place) for place, one in enumerate(found)]
-                yield {
-                    self.chart: chart(found, most),
-                    self.found: found,
-                    self.choice: gr.update(choices=choices, value=len(found) - 1, visible=True),
-                    self.picture: gr.update(value=enlarged(lane.result.pixels), visible=True),
-                    self.truth: gr.update(value=None if race.truth_picture is None else enlarged(race.truth_picture), visible=True),
-                }
-            yield {self.progress: "<p class='np-empty'>Done. Choose a point to see its reconstruction.</p>", self.button: again}
-        finally:  # the tab's last run is the one before: “Show this run again” and its zip are of it
-            if before[0] is not None and session.run == run:
-                session.race, session.experiment, session.run = before
+        for index, point in enumerate(points):
+            race = race_of(point.experiment, dict(session.images), self.app.device, keep_frames=False)
+            run = self.app.start_aside(session, race)
+            async for message in stream(self.app, race, point.experiment, run, None):
+                yield {live: message, self.progress: _words(race, point.label, index, len(points))}
+            one = _found(race, point)
+            if one is None:
+                said = race.lanes[0].message or race.message or "The race was stopped."
+                words = f"<p class='np-empty'>Ended at {html.escape(point.label)}: {html.escape(said)}</p>"
+                yield {self.progress: words, self.button: again}
+                return
+            found = [*found, one]
+            yield self._with(found, most, race.truth_picture)
+        yield {self.progress: "<p class='np-empty'>Done. Choose a point to see its reconstruction.</p>", self.button: again}
+
+    def _with(self, found: list[Found], most: int, truth: np.ndarray | None) -> dict[Any, Any]:
+        """The chart with one more point, which is the one that is shown."""
+        choices = [(f"{one.label}: {one.psnr:.2f} dB", place) for place, one in enumerate(found)]
+        return {
+            self.chart: chart(found, most),
+            self.found: found,
+            self.choice: gr.update(choices=choices, value=len(found) - 1, visible=True),
+            self.picture: gr.update(value=enlarged(found[-1].pixels), visible=True),
+            self.truth: gr.update(value=None if truth is None else enlarged(truth), visible=True),
+        }
+
+
+def _found(race: Race, point: Point) -> Found | None:
+    """The point that a race has computed, None when it did not get there."""
+    lane = race.lanes[0]
+    if lane.state != "finished" or lane.result is None or lane.result.psnr is None:
+        return None
+    seconds = lane.prepare_seconds + lane.seconds
+    return Found(point.shots, point.label, lane.result.psnr, seconds, lane.result.pixels, point.curve)
 
 
 def _walk_sheet(now: Experiment, method: LowShot, images: dict[str, Any], first: int, last: int) -> np.ndarray:

@@ -31,11 +31,27 @@ class Session:
     race: Race | None = None
     experiment: Experiment | None = None
     run: str = ""
+    aside: tuple[str, Race] | None = None  # a run of the data axis, which does not take the place of the last one
     folder: Path | None = None
     #: The set-up as last edited. Handlers run side by side and gradio hands each the state from when it began: what counts is here.
     setup: Experiment | None = None
     shown: Experiment | None = None  # the set-up that the live view shows, or whose recording it shows
     editing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def busy(self) -> bool:
+        """A race of this tab is being computed."""
+        return any(not race.done for _, race in self.runs())
+
+    def runs(self) -> list[tuple[str, Race]]:
+        """The tab's races by their runs' names: the last one, and the one aside."""
+        last = [(self.run, self.race)] if self.race is not None else []
+        return last + ([self.aside] if self.aside is not None else [])
+
+    def stop(self) -> None:
+        """Ask every race of the tab to end."""
+        for _, race in self.runs():
+            race.stop()
 
     def edit(self, known: Experiment, change: Callable[[Experiment], Experiment]) -> tuple[Experiment, Experiment]:
         """The set-up before and after a change, one change at a time; before is ``known`` where none is kept."""
@@ -84,16 +100,22 @@ class App:
 
     def start(self, session: Session, race: Race, experiment: Experiment) -> str:
         """Submit a race for a tab, ending the one it had; returns the run's unguessable name."""
-        if session.race is not None:
-            session.race.stop()
+        session.stop()
         session.race, session.experiment, session.run = race, experiment, secrets.token_urlsafe(12)
         self.scheduler.submit(race)
         return session.run
 
+    def start_aside(self, session: Session, race: Race) -> str:
+        """Submit a race that leaves the tab's last run what it is; returns the run's unguessable name."""
+        session.stop()
+        session.aside = secrets.token_urlsafe(12), race
+        self.scheduler.submit(race)
+        return session.aside[0]
+
     def find(self, run: str) -> Race | None:
         """The race of a run's name."""
         with self._lock:
-            return next((s.race for s in self._sessions.values() if run and s.run == run), None)
+            return next((race for s in self._sessions.values() for name, race in s.runs() if name == run), None)
 
     def close(self, key: str | None) -> None:
         """The tab was closed: end its race, forget its images, remove its files. May be called twice."""
@@ -103,9 +125,8 @@ class App:
             self._end(session)
 
     def _end(self, session: Session) -> None:
-        if session.race is not None:
-            session.race.stop()
-            self.scheduler.wake()
+        session.stop()
+        self.scheduler.wake()
         if session.folder is not None:
             shutil.rmtree(session.folder, ignore_errors=True)
 

@@ -268,8 +268,8 @@ def test_only_one_zip_of_a_tab_is_kept(tiny: Tiny, tmp_path: Path, monkeypatch: 
     assert "second" in archive
 
 
-def test_after_the_data_axis_the_run_from_before_is_the_tabs_last_one_again(
-    app: App, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+def test_the_data_axis_leaves_the_tabs_last_run_what_it_is(
+    app: App, stub: Stub, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = tiny(methods=[{"kind": "adjoint"}])
     points = [Point(shots, f"{shots} shots", experiment) for shots in (0, 2)]
@@ -283,9 +283,24 @@ def test_after_the_data_axis_the_run_from_before_is_the_tabs_last_one_again(
     async def draw() -> list[dict[Any, Any]]:
         return [changes async for changes in view._draw(experiment, ["low-shot"], live, request)]
 
+    before = race(stub("short", steps([0.5])))
+    run = app.start(tab, before, experiment)
+    until(lambda: before.done)
     drawn = asyncio.run(draw())
     assert len(drawn[-2][view.found]) == 2
-    assert tab.race is not None  # there was none before
-    earlier = tab.race, tab.experiment, tab.run
-    asyncio.run(draw())
-    assert (tab.race, tab.experiment, tab.run) == earlier
+    assert (tab.race, tab.experiment, tab.run) == (before, experiment, run)
+    assert app.find(run) is before
+    assert tab.aside is not None
+    assert app.find(tab.aside[0]) is tab.aside[1]
+
+
+def test_a_run_ends_the_one_aside_and_so_does_closing_the_tab(app: App, stub: Stub, tiny: Tiny) -> None:
+    tab = app.session("a")
+    first, second = race(stub("first", endless)), race(stub("second", endless))
+    app.start_aside(tab, first)
+    assert tab.busy
+    app.start(tab, race(stub("short", steps([0.5]))), tiny())
+    until(lambda: first.done and not tab.busy)
+    app.start_aside(tab, second)
+    app.close("a")
+    until(lambda: second.done)
