@@ -84,6 +84,7 @@ class Lane:
         self.iteration = self.total = 0
         self.seconds = self.prepare_seconds = 0.0
         self.message = ""
+        self.prior = ""  # name of what it has learned from the examples, as priors.named knows it
         self.curve = Curve()
         self.prepare_loss: list[float] = []
         self.best: tuple[float, int] | None = None  # (PSNR, iteration): the oracle

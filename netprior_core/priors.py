@@ -102,10 +102,7 @@ def card_of(path: Path) -> dict[str, Any]:
 
 def find(key: str) -> Prior | None:
     """The prior of this key from the cache, else from the shipped checkpoints, else None. Unusable files count as absent."""
-    cached = cache_folder() / f"{key}.safetensors"
-    for path in (cached, shipped().get(key)):
-        if path is None or not path.is_file():
-            continue
+    for path in _paths(key):
         with contextlib.suppress(MissingPrior):
             prior = load(path)
             if prior.card.get("key") == key:
@@ -113,6 +110,16 @@ def find(key: str) -> Prior | None:
                     os.utime(path)  # the least recently used goes first
                 return prior
     return None
+
+
+def where(key: str) -> Path | None:
+    """The file of the prior that :func:`remember` or a shipped checkpoint has under this key, None when it is gone."""
+    return next(_paths(key), None)
+
+
+def _paths(key: str) -> Iterator[Path]:
+    cached = cache_folder() / f"{key}.safetensors"
+    return (path for path in (cached, shipped().get(key)) if path is not None and path.is_file())
 
 
 def named(name: str) -> Prior:

@@ -55,7 +55,8 @@ class Step:
     output: the raw network output in [0, 1] units, ``(R, C, H, W)``; while preparing, ``(N, C, H, W)``: the shots as drawn now.
     estimate: ``(R, C, H, W)``, what the method would return if stopped here; None while preparing.
     objective: ``(R,)``, the loss the method minimises, on the device. Reading it is what synchronises.
-    info: small extras for people ("returns": the iteration a result stands for, "note": a sentence).
+    info: small extras for people ("returns": the iteration a result stands for, "note": a sentence, "prior": the
+        name of what was learned from the examples).
     """
 
     iteration: int

@@ -35,6 +35,7 @@ class Scorer:
         lane._last = step
         lane.phase, lane.iteration, lane.total = step.phase, step.iteration, step.total
         lane.message = str(step.info.get("note", lane.message))
+        lane.prior = str(step.info.get("prior", lane.prior))
         nan = torch.full((), math.nan, device=self.problem.device)
         objective = step.objective.detach().float().mean() if step.objective is not None else nan
         measured = step.objective is not None

@@ -17,7 +17,9 @@ from netprior_core.methods._shots import Pretrained
 from netprior_core.methods._shots import build as build_network
 from netprior_core.methods.csdip import CSDIP
 from netprior_core.methods.lowshot import LowShot
-from netprior_core.ui.data_axis import Found, _walk_sheet, chart
+from netprior_core.ui import files
+from netprior_core.ui.data_axis import Found, _learned_last, _walk_sheets, chart
+from netprior_core.ui.session import Session
 
 
 def test_points_differ_in_the_examples_alone() -> None:
@@ -68,6 +70,7 @@ def test_the_chart_has_a_point_and_a_row_for_each() -> None:
     found = [Found(s, f"S = {s} <b>", 20 + s / 10, 1.0, pixels) for s in (0, 5, 100)]
     drawn = chart(found, 100)
     places = [float(x) for x in re.findall(r"<circle cx='([\d.]+)'", drawn)]
+    assert re.findall(r"data-place='(\d)'", drawn) == ["0", "1", "2"]
     assert places == sorted(places)
     assert len(places) == 3
     assert drawn.count("<tr>") == 4
@@ -81,7 +84,7 @@ def test_a_walk_goes_from_one_remembered_example_to_another(tmp_path: Path, monk
     (method,) = experiment.methods
     assert isinstance(method, LowShot)
     with pytest.raises(InvalidSettings, match="not learned yet"):
-        _walk_sheet(experiment, method, {}, 1, 2)
+        _walk_sheets(experiment, method, {}, 1, 2)
     race = race_of(experiment, {}).run()
     assert race.lanes[0].state == "finished"
     trained = method.learned(race.shots_tensor, experiment.shape)
@@ -91,9 +94,31 @@ def test_a_walk_goes_from_one_remembered_example_to_another(tmp_path: Path, monk
     back = method.walk(trained, experiment.shape, 2, 0, steps=5)
     assert torch.allclose(walk, back.flip(0), atol=0.02)
     assert not torch.allclose(walk[0], walk[-1], atol=0.02)
-    assert _walk_sheet(experiment, method, {}, 1, 3).shape == (128, 8 * 128)
-    with pytest.raises(InvalidSettings, match="from 1 to 8"):
-        _walk_sheet(experiment, method, {}, 1, 9)
+    drawn, walked = _walk_sheets(experiment, method, {}, 1, 3)
+    assert drawn.shape == (128, 4 * 128)  # four examples; their mirror images were learned too, but are no examples
+    assert walked.shape == (128, 8 * 128)
+    with pytest.raises(InvalidSettings, match="from 1 to 4"):
+        _walk_sheets(experiment, method, {}, 1, 5)
+
+
+def test_what_was_ended_early_can_be_looked_at_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETPRIOR_CACHE", str(tmp_path))
+    tiny = {"channels": 8, "pretrain_iterations": 5000, "latent_iterations": 1, "joint_iterations": 1}
+    experiment = experiment_of(methods=[{"kind": "low-shot", **tiny}])
+    (method,) = experiment.methods
+    assert isinstance(method, LowShot)
+    race = race_of(experiment, {})
+    race.turn()
+    race.enough()
+    race.run()
+    tab = Session()
+    tab.race, tab.experiment, tab.run = race, experiment, "run"
+    name = _learned_last(tab, experiment, method)
+    assert len(_walk_sheets(experiment, method, {}, 1, 3, name)) == 2
+    (file,) = files.priors_of(tab, race)
+    assert priors.adopt(Path(file).read_bytes()).startswith("own-")
+    other = experiment.model_copy(update={"size": 16})
+    assert _learned_last(tab, other, method) == ""
 
 
 def test_learned_regularisation_is_a_curve_of_its_own() -> None:
@@ -177,7 +202,7 @@ def test_every_curve_has_a_line_and_a_name_of_its_own() -> None:
     found = [Found(s, f"{s}", 20 + s / 10, 1.0, pixels, curve) for curve in ("low-shot", "learned") for s in (0, 5, 10)]
     drawn = chart(found, 10)
     assert drawn.count("<path") == 2
-    assert drawn.count("<circle") == 6
+    assert drawn.count("class='spot'") == 6
     assert all(drawn.count(f">{data_axis.CURVES[curve]}</text>") == 1 for curve in ("low-shot", "learned"))
     places = [float(y) for y in re.findall(r"y='([\d.]+)'[^>]*fill:var", drawn)]
     assert abs(places[0] - places[1]) >= 14  # the curves end at the same place, their names do not

@@ -148,23 +148,24 @@ def rows(folder: Path, *, quick: bool = False) -> list[Row]:
             # How it was learned is in the file; these settings say how it is solved with.
             method = LowShot.preset(preset, loss=loss, prior=name_of(path), **(QUICK if quick else {}))
             title = f"{shots} shots, {loss}, {recipe}"
-            found.append(Row(title, method, shots, loss, recipe, _stamp(method, card.get("key"), card.get("seconds")), taught))
+            found.append(Row(title, method, shots, loss, recipe, stamp(method, card.get("key"), card.get("seconds")), taught))
     found.sort(key=lambda row: (row.loss != "mmd", row.shots, row.recipe))
     for preset, words in LEARNED.items():
         learned = LowShot.preset(preset, **(QUICK if quick else {}))
         denoiser = priors.named(denoisers.NEURAL).card if learned.denoiser_weight else {}
-        stamp = _stamp(learned, *(denoiser[name] for name in ("key", "seconds") if denoiser))
-        found.append(Row(f"{SHOTS} shots, {learned.loss}, {words}", learned, SHOTS, learned.loss, preset, stamp))
+        made_of = stamp(learned, *(denoiser[name] for name in ("key", "seconds") if denoiser))
+        found.append(Row(f"{SHOTS} shots, {learned.loss}, {words}", learned, SHOTS, learned.loss, preset, made_of))
     less: dict[str, Any] = {"iterations": 40, "channels": 16} if quick else {}
     untrained = {
         "CS-DIP as in the low-shot paper": CSDIP.preset(baseline_for(1), **{"channels": LowShot().channels, **less}),
         "CS-DIP": CSDIP.preset("as published", **less),
         "DIP": DeepImagePrior.preset("1000 iterations", **less),
     }
-    return [*found, *(Row(f"{name}, untrained", method, 0, "", "", _stamp(method)) for name, method in untrained.items())]
+    return [*found, *(Row(f"{name}, untrained", method, 0, "", "", stamp(method)) for name, method in untrained.items())]
 
 
-def _stamp(method: Method, *parts: Any) -> str:
+def stamp(method: Method, *parts: Any) -> str:
+    """Changes when the settings of a method do, or ``parts`` (of the card of what it starts from)."""
     text = json.dumps([method.model_dump(mode="json"), *parts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -38,6 +38,13 @@ class Pretrained:
     # Width and kind of the generator, where they are not the method's own settings.
     channels: int = 0
     layers: Layers | None = None
+    mirrored: bool = False  # the second half of the latents is of the mirror images of the first
+    steps: int = 0  # of pre-training, where it was done just now
+
+    @property
+    def examples(self) -> torch.Tensor:
+        """The latents of the examples, without those of their mirror images."""
+        return self.latents[: len(self.latents) // 2] if self.mirrored else self.latents
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """As named in a prior's file."""
@@ -144,7 +151,7 @@ def pretrain(
     images = settle(network, compute.activations(z.detach()))
     yield Step(iteration, iterations, "prepare", to_unit(images), None, objective.detach()[None], "pre-trained")
     weights = {name: _as_kept(value) for name, value in network.state_dict().items()}
-    return Pretrained(weights, _as_kept(z))
+    return Pretrained(weights, _as_kept(z), steps=iteration)
 
 
 def untrained(shape: Shape, latent: int, channels: int, layers: Layers, seed: int) -> Pretrained:

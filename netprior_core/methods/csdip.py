@@ -163,17 +163,22 @@ class CSDIP(Method):
         networks = yield from self._learning(problem, self.regularisation)
         draw = torch.Generator().manual_seed(LEARNING_SEED)
         found = estimate(networks, rounds=self.learning_rounds, samples=self.learning_samples, generator=draw)
-        card = {"method": self.kind, "what": "statistics of weights for learned regularisation", "images": len(networks)}
-        priors.remember(key, found.as_kept(), card)
+        assert problem.shots is not None
+        if len(networks) == len(problem.shots[: self.learning_images]):  # else: ended early, which is not what the key stands for
+            card = {"method": self.kind, "what": "statistics of weights for learned regularisation", "images": len(networks)}
+            priors.remember(key, found.as_kept(), card)
         return found
 
     def _learning(self, problem: Problem, form: Form) -> Generator[Step, None, list[list[torch.Tensor]]]:
-        """Fit a network to a measurement of each shot; returns the layers of each. Steps show the shots as drawn now."""
+        """Fit a network to a measurement of each shot; returns the layers of each. Steps show the shots as drawn now.
+
+        Once a person has seen enough, it ends with the networks that are fitted to the end, of which there is at least one.
+        """
         assert problem.shots is not None
         shots = problem.shots[: self.learning_images]
         total = len(shots) * self.iterations
         drawn = torch.full_like(shots, 0.5, device=problem.device)
-        networks = []
+        networks: list[list[torch.Tensor]] = []
         for q, shot in enumerate(shots):
             phase = f"learning from measurement {q + 1} of {len(shots)}"
             generator = torch.Generator().manual_seed(LEARNING_SEED + q)
@@ -187,6 +192,8 @@ class CSDIP(Method):
                 if i >= self.iterations - self.last_k:
                     before = [layer.detach().cpu().clone() for layer in layers_of(network, form)]
                 yield Step(q * self.iterations + i, total, "prepare", drawn, None, loss, phase)
+                if networks and problem.enough.is_set():
+                    return networks
             networks.append(best or before)
         return networks
 

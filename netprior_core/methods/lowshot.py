@@ -226,7 +226,7 @@ class LowShot(Method):
                 step = next(steps)
             except StopIteration as stop:
                 trained: Pretrained = stop.value
-                return trained
+                return replace(trained, mirrored=self.mirror)
             assert step.output is not None
             yield replace(step, output=step.output[:shown])  # the mirror images are not shown
 
@@ -254,19 +254,24 @@ class LowShot(Method):
         key = self.key(shots)
         found = self._found(key, problem.shape, len(self.examples(shots)))
         if found is not None:
-            network = self._network(found, problem.shape, compute)
-            with torch.no_grad():
-                drawn = to_unit(network(compute.activations(found.latents[: len(shots)])))
+            drawn = self._drawn(found, found.examples, problem.shape, compute)
             n = self.pretrain_iterations
-            yield Step(n, n, "prepare", drawn, None, None, "cached", {"note": "These examples were learned before."})
+            info = {"note": "These examples were learned before.", "prior": key}
+            yield Step(n, n, "prepare", drawn, None, None, "cached", info)
             return found
-        trained = yield from self.pretraining(shots, compute, enough=problem.enough.is_set)
-        if problem.enough.is_set():  # not what the key stands for
-            return trained
-        note = priors.remember(key, trained.tensors(), self.card(shots))
-        if note is not None:
-            n = self.pretrain_iterations
-            yield Step(n, n, "prepare", None, None, None, "pre-trained", {"note": note})
+        steps = self.pretraining(shots, compute, enough=problem.enough.is_set)
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                trained: Pretrained = stop.value
+                break
+            if step.phase != "pre-trained":  # that one is the last, and says where the network is kept
+                yield step
+        done = trained.steps
+        name = key if done == self.pretrain_iterations else f"{key}-{done}"  # ended early: not what the key stands for
+        note = priors.remember(name, trained.tensors(), {**self.card(shots), "steps": done})
+        yield replace(step, info={"prior": name} if note is None else {"note": note})
         return trained
 
     def learned(self, shots: torch.Tensor | None, shape: Shape) -> Pretrained | None:
@@ -283,18 +288,22 @@ class LowShot(Method):
     def walk(self, trained: Pretrained, shape: Shape, start: int, end: int, steps: int = 8) -> torch.Tensor:
         """Images ``(steps, C, H, W)`` in [0, 1] along the line from one example's latent ẑ_start to another's; on the CPU."""
         compute = choose(self.precision, "cpu")
-        network = self._network(trained, shape, compute)
         share = torch.linspace(0, 1, steps)[:, None]
-        z = (1 - share) * trained.latents[start] + share * trained.latents[end]
-        with torch.no_grad():
-            return to_unit(network(compute.activations(z)))
+        return self._drawn(trained, (1 - share) * trained.examples[start] + share * trained.examples[end], shape, compute)
+
+    def remembered(self, trained: Pretrained, shape: Shape, most: int) -> torch.Tensor:
+        """The first ``most`` examples as the prior draws them ``(S, C, H, W)`` in [0, 1]; on the CPU."""
+        return self._drawn(trained, trained.examples[:most], shape, choose(self.precision, "cpu"))
 
     def _shown(self, trained: Pretrained, shape: Shape, compute: Compute) -> Iterator[Step]:
         """What a chosen prior remembers: some of its examples as it draws them."""
-        network = self._network(trained, shape, compute)
-        with torch.no_grad():
-            drawn = to_unit(network(compute.activations(trained.latents[:25])))
+        drawn = self._drawn(trained, trained.examples[:25], shape, compute)
         yield Step(1, 1, "prepare", drawn, None, None, "cached", {"note": f"Starts from the prior {self._name()}."})
+
+    @torch.no_grad()
+    def _drawn(self, trained: Pretrained, z: torch.Tensor, shape: Shape, compute: Compute) -> torch.Tensor:
+        """What the network draws of latents, in [0, 1]."""
+        return to_unit(self._network(trained, shape, compute)(compute.activations(z)))
 
     def _name(self) -> str:
         return priors.title_of(self.prior)
@@ -315,7 +324,8 @@ class LowShot(Method):
         if latents is None or latents.ndim != 2:
             raise MissingPrior(f"{self.title}: the prior {self._name()} holds no latents.")
         weights = {name.removeprefix("network."): value for name, value in prior.tensors.items()}
-        return Pretrained(weights, latents, channels=int(settings.get("channels", self.channels)), layers=layers)
+        mirrored = bool(settings.get("mirror", False)) and len(latents) % 2 == 0
+        return Pretrained(weights, latents, int(settings.get("channels", self.channels)), layers, mirrored)
 
     def _found(self, key: str, shape: Shape, count: int) -> Pretrained | None:
         """The network of this key from the cache or the shipped checkpoints; None when there is none that fits."""
@@ -327,7 +337,8 @@ class LowShot(Method):
             prior.load_into(self._blank(shape))
         except MissingPrior:
             return None
-        return Pretrained({name.removeprefix("network."): value for name, value in prior.tensors.items()}, latents)
+        weights = {name.removeprefix("network."): value for name, value in prior.tensors.items()}
+        return Pretrained(weights, latents, mirrored=self.mirror)
 
     def _network(self, prepared: Pretrained, shape: Shape, compute: Compute) -> torch.nn.Module:
         network = self._blank(shape, int(prepared.latents.shape[1]), prepared.channels, prepared.layers)

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+import torch
 
 from netprior_core import data_axis
 from netprior_core.compute import apart
@@ -19,16 +20,30 @@ from netprior_core.frames import enlarged, picture_of
 from netprior_core.methods.lowshot import LowShot
 from netprior_core.race import Race
 from netprior_core.ui.say import warn
-from netprior_core.ui.session import App
+from netprior_core.ui.session import App, Session
 from netprior_core.ui.setup import check_size
 from netprior_core.ui.stream import stream
 
 INTRO = (
     "<p class='np-empty'>How much is an example worth? The target and operator that are set up, solved with no "
     "examples, then with the first two, five, ten … of the set. Everything else stays the same. A point takes as long "
-    "as learning from its examples does.</p>"
+    "as learning from its examples does. Press a point to see its reconstruction.</p>"
 )
+#: Examples that are drawn under “What the network remembers”.
+SHOWN = 24
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 260, 52, 20, 16, 44
+
+
+#: A press on a point of the chart, by pointer or key, chooses the reconstruction of the same place in the list.
+SPOTS_JS = """() => {
+  const press = (event) => {
+    const spot = event.target.closest?.(".np-axis .spot");
+    if (!spot || (event.type === "keydown" && event.key !== "Enter" && event.key !== " ")) return;
+    event.preventDefault();
+    document.querySelectorAll("#np-axis-choice input")[Number(spot.dataset.place)]?.click();
+  };
+  for (const name of ["click", "keydown"]) document.addEventListener(name, press);
+}"""
 
 
 @dataclass(frozen=True)
@@ -80,22 +95,18 @@ class DataAxis:
 
         gr.HTML("<h3>What the network remembers</h3>", elem_classes="np-heading")
         gr.HTML(
-            "<p class='np-empty'>A low-shot prior gives every example a latent <i>z</i>. On the way from one to another it "
-            "draws pictures that were never shown to it: this is what it takes to be a picture of the class.</p>"
+            "<p class='np-empty'>A low-shot prior gives every example a latent <i>z</i>, from which it draws the example again. On "
+            "the way from one latent to another it draws pictures that were never shown to it: this is what it takes to be a "
+            "picture of the class.</p>"
         )
         with gr.Row():
             number: dict[str, Any] = {"precision": 0, "minimum": 1, "maximum": 200, "interactive": True, "min_width": 120}
-            self.first = gr.Number(1, label="From example", elem_id="np-walk-from", **number)
+            self.first = gr.Number(1, label="Walk from example", elem_id="np-walk-from", **number)
             self.last = gr.Number(2, label="To example", elem_id="np-walk-to", **number)
-            self.walk = gr.Button("Walk", scale=0, min_width=120, elem_id="np-walk")
-        self.steps = gr.Image(
-            label="From one example to another",
-            interactive=False,
-            visible=False,
-            buttons=["download"],
-            format="png",
-            elem_id="np-walk-steps",
-        )
+            self.walk = gr.Button("Show what it remembers", scale=0, min_width=200, elem_id="np-walk")
+        shown: dict[str, Any] = {"interactive": False, "visible": False, "buttons": ["download"], "format": "png"}
+        self.remembered = gr.Image(label="The examples as it draws them", elem_id="np-walk-examples", **shown)
+        self.steps = gr.Image(label="From one example to another", elem_id="np-walk-steps", **shown)
 
     def wire(self, experiment: gr.State, live: Any) -> None:
         """Connect the events."""
@@ -107,25 +118,25 @@ class DataAxis:
                 yield changes
 
         self.button.click(draw, [experiment, self.curves], outputs, concurrency_limit=None, **quiet)
-        self.walk.click(self._walk, [experiment, self.first, self.last], [self.steps], **quiet)
+        self.walk.click(self._walk, [experiment, self.first, self.last], [self.remembered, self.steps], **quiet)
         self.choice.input(_picture_at, [self.choice, self.found], [self.picture], **quiet)
 
     def _walk(self, now: Experiment | None, first: float | None, last: float | None, request: gr.Request) -> Any:
-        """A sheet of the walk, or a warning that says what is missing."""
+        """Two sheets, of the examples and of the walk, or a warning that says what is missing."""
         now = self.app.setup(request.session_hash, now)
         methods = [] if now is None else now.methods
         method = next((m for m in methods if isinstance(m, LowShot) and m.start == "low-shot"), None)
         if now is None or method is None:
             warn("No method in the set-up learns a low-shot prior: choose one, or a set whose set-up has one.")
-            return gr.skip()
+            return gr.skip(), gr.skip()
+        session = self.app.session(request.session_hash)
         try:
-            sheet = apart(
-                _walk_sheet, now, method, dict(self.app.session(request.session_hash).images), int(first or 1), int(last or 2)
-            )
+            ends, name = (int(first or 1), int(last or 2)), _learned_last(session, now, method)
+            sheets = apart(_walk_sheets, now, method, dict(session.images), *ends, name)
         except NetPriorError as error:
             warn(str(error))
-            return gr.skip()
-        return gr.update(value=sheet, visible=True)
+            return gr.skip(), gr.skip()
+        return tuple(gr.update(value=sheet, visible=True) for sheet in sheets)
 
     async def _draw(
         self, now: Experiment | None, curves: list[str], live: Any, request: gr.Request
@@ -185,16 +196,37 @@ def _found(race: Race, point: Point) -> Found | None:
     return Found(point.shots, point.label, lane.result.psnr, seconds, lane.result.pixels, point.curve)
 
 
-def _walk_sheet(now: Experiment, method: LowShot, images: dict[str, Any], first: int, last: int) -> np.ndarray:
-    """The pictures of a walk side by side, enlarged."""
+def _learned_last(session: Session, now: Experiment, method: LowShot) -> str:
+    """The name of what the tab's last run learned with this method from these examples; "" when it did not."""
+    race, ran = session.race, session.experiment
+    if race is None or ran is None or (ran.shots, ran.size, ran.channels) != (now.shots, now.size, now.channels):
+        return ""
+    return next((lane.prior for lane in race.lanes if lane.method == method), "")
+
+
+def _walk_sheets(
+    now: Experiment, method: LowShot, images: dict[str, Any], first: int, last: int, name: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """The examples as drawn, and the pictures of a walk, side by side and enlarged. ``name``: of a prior that ended early."""
     trained = method.learned(shot_images(now, images), now.shape)
+    if trained is None and name:
+        trained = method.model_copy(update={"prior": name}).learned(None, now.shape)
     if trained is None:
-        raise InvalidSettings("These examples were not learned yet with these settings: press Run once, then walk.")
-    count = len(trained.latents)
+        raise InvalidSettings("These examples were not learned yet with these settings: press Run once, then look.")
+    count = len(trained.examples)
     if not (1 <= first <= count and 1 <= last <= count):
         raise InvalidSettings(f"This prior remembers {count} examples: choose numbers from 1 to {count}.")
-    drawn = method.walk(trained, now.shape, first - 1, last - 1)
-    return np.concatenate([enlarged(picture_of(image), 128) for image in drawn], axis=1)
+    drawn = method.remembered(trained, now.shape, SHOWN)
+    walk = method.walk(trained, now.shape, first - 1, last - 1)
+    return _side_by_side(drawn), _side_by_side(walk)
+
+
+def _side_by_side(images: torch.Tensor) -> np.ndarray:
+    """Rows of up to eight enlarged pictures; the last row is filled with the paper's grey."""
+    tiles = [enlarged(picture_of(image), 128) for image in images]
+    columns = min(len(tiles), 8)
+    tiles += [np.full_like(tiles[0], 128)] * (-len(tiles) % columns)
+    return np.concatenate([np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)])
 
 
 def _words(race: Race, label: str, index: int, total: int) -> str:
@@ -239,11 +271,7 @@ def chart(found: Sequence[Found], most: int) -> str:
         path = " ".join(f"{'M' if i == 0 else 'L'}{x(p.shots):.1f} {y(p.psnr):.1f}" for i, p in enumerate(mine))
         colour, dash = f"var(--np-lane-{number})", "" if number == 0 else f";stroke-dasharray:{7 - 3 * (number - 1)} 4"
         drawn.append(f"<path d='{path}' style='stroke:{colour}{dash}'/>")
-        drawn += [
-            f"<circle cx='{x(p.shots):.1f}' cy='{y(p.psnr):.1f}' r='4' style='fill:{colour}'>"
-            f"<title>{html.escape(p.label)}: {p.psnr:.2f} dB</title></circle>"
-            for p in mine
-        ]
+        drawn += [_spot(p, place, x(p.shots), y(p.psnr), colour) for place, p in enumerate(found) if p.curve == curve]
     drawn += _names(found, x, y)
     words = f"<text x='{WIDTH - RIGHT}' y='{HEIGHT - 6}' text-anchor='end'>number of examples S (0: untrained)</text>"
     words += f"<text x='{LEFT}' y='11'>PSNR, dB</text>"
@@ -255,6 +283,16 @@ def chart(found: Sequence[Found], most: int) -> str:
     return (
         f"<svg class='np-axis' viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='PSNR against the number of examples'>"
         f"{''.join(lines)}{''.join(drawn)}{words}</svg>{table}"
+    )
+
+
+def _spot(point: Found, place: int, x: float, y: float, colour: str) -> str:
+    """A point that can be pressed, wider than it looks; SPOTS_JS does what a press means."""
+    words = f"{html.escape(point.label)}: {point.psnr:.2f} dB"
+    return (
+        f"<g class='spot' data-place='{place}' tabindex='0' role='button' aria-label='Show {words}'><title>{words}</title>"
+        f"<circle class='reach' cx='{x:.1f}' cy='{y:.1f}' r='14'/>"
+        f"<circle cx='{x:.1f}' cy='{y:.1f}' r='4' style='fill:{colour}'/></g>"
     )
 
 

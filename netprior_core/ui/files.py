@@ -18,7 +18,6 @@ from netprior_core.errors import BadImage, InvalidSettings, NetPriorError
 from netprior_core.experiment import MAX_SHOTS, Experiment, UploadedArray, UploadedImage, target_image
 from netprior_core.frames import picture_of
 from netprior_core.images import read_upload, sha256_of
-from netprior_core.methods.lowshot import LowShot
 from netprior_core.race import Race
 from netprior_core.recording import (
     MAX_ARRAY_BYTES,
@@ -105,16 +104,12 @@ def adopt_prior(path: str) -> str:
     return priors.adopt(_bytes(path, priors.MAX_FILE_BYTES))
 
 
-def priors_of(session: Session, race: Race, experiment: Experiment) -> list[str]:
-    """The priors that a run learned from its examples, as files to download."""
+def priors_of(session: Session, race: Race) -> list[str]:
+    """The priors that a run learned from its examples, or found learned before, as files to download."""
     found = []
-    for lane, method in zip(race.lanes, experiment.methods, strict=True):
-        if lane.state != "finished" or not isinstance(method, LowShot) or race.shots_tensor is None:
-            continue
-        if method.prior or method.start == "random":
-            continue
-        kept = priors.cache_folder() / f"{method.key(race.shots_tensor)}.safetensors"
-        if kept.is_file():
+    for lane in race.lanes:
+        kept = priors.where(lane.prior) if lane.prior else None
+        if kept is not None:
             target = session.scratch() / f"prior-{lane.index + 1}.safetensors"
             shutil.copyfile(kept, target)
             found.append(str(target))

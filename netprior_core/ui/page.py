@@ -21,7 +21,7 @@ from netprior_core.operators import Operator
 from netprior_core.recording import MAX_ZIP_BYTES
 from netprior_core.ui import api, files, learn, results, setup
 from netprior_core.ui.column import Column
-from netprior_core.ui.data_axis import DataAxis
+from netprior_core.ui.data_axis import SPOTS_JS, DataAxis
 from netprior_core.ui.drawn import QUIET
 from netprior_core.ui.lessons import method_html
 from netprior_core.ui.live import PARTS, live_view
@@ -134,6 +134,7 @@ class Page:
         hidden = [self.left, self.results_tab, self.axis_tab, self.learn_tab]
         demo.load(self._load, [], [*self.column.everything(), *hidden], **QUIET)
         demo.load(None, js=NAME_THE_SETS)
+        demo.load(None, js=SPOTS_JS)
 
         def unload(request: gr.Request) -> None:
             self.app.close(request.session_hash)
@@ -165,7 +166,7 @@ class Page:
         table, again = results.table(race, experiment), gr.update(interactive=True)
         try:
             archive, sheet = files.save(session, race, experiment)
-            learned = files.priors_of(session, race, experiment)
+            learned = files.priors_of(session, race)
         except OSError as error:
             gr.Warning(
                 f"The zip could not be written: {error.strerror}. Make room on the disk, then press “Show this run again” "

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from netprior_core import priors
 from netprior_core.methods._common import signed_misfit, total_variation
 from netprior_core.methods._learned_regularisation import Regulariser, Statistics, estimate, layers_of
 from netprior_core.methods.csdip import CSDIP, LEARNING_SEED, _Best, measured
@@ -227,6 +228,20 @@ def test_each_shot_is_measured_with_an_operator_of_its_own(make_problem: Any) ->
     assert a.shots is None  # nothing but the measurement to learn from
     std = (a.measurement - clean[1]).std().item()
     assert std == pytest.approx(problem.noise_std, rel=0.4)
+
+
+def test_learned_enough_ends_learning_with_the_measurements_that_are_fitted(make_problem: Any) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    method = CSDIP(**LEARNED, regularisation="released", learning_images=3)
+    phases = []
+    for step in method.solve(problem, seeds=[0]):
+        phases.append((step.stage, step.phase))
+        if step.phase.endswith("1 of 3"):
+            problem.enough.set()  # of the first measurement everything is needed
+    assert phases.count(("prepare", "learning from measurement 1 of 3")) == LEARNED["iterations"]
+    assert phases.count(("prepare", "learning from measurement 2 of 3")) == 1
+    assert phases[-1][0] == "result"
+    assert priors.find(method.key(problem)) is None  # not what these settings stand for
 
 
 def test_learning_needs_shots_of_the_images_size(make_problem: Any) -> None:

@@ -149,18 +149,36 @@ def test_key_does_not_depend_on_the_device_chosen() -> None:
     assert choose("float32", "cpu").dtype == torch.float32
 
 
-def test_learned_enough_solves_with_what_there_is_and_keeps_nothing(make_problem: Any) -> None:
+def test_learned_enough_solves_with_what_there_is_and_keeps_it_under_a_name_of_its_own(make_problem: Any) -> None:
     problem, _ = make_problem("compressed-sensing", ratio=0.2)
     method = LowShot(**TINY)
-    prepared, solved = 0, 0
+    prepared, solved, name = 0, 0, ""
     for step in method.solve(problem, seeds=[0]):
         prepared += step.stage == "prepare"
         solved += step.stage == "solve"
+        if "prior" in step.info:
+            name = step.info["prior"]
         if prepared == 10:
             problem.enough.set()
     assert prepared == 11  # the tenth, then the examples as they are drawn at the end
     assert solved == TINY["latent_iterations"] + TINY["joint_iterations"]
-    assert priors.find(method.key(problem.shots)) is None
+    assert priors.find(method.key(problem.shots)) is None  # not what these settings stand for
+    kept = priors.where(name)
+    assert kept is not None
+    assert priors.card_of(kept)["steps"] == 10
+    again = LowShot(**{**TINY, "prior": name})
+    assert _run(again, replace(problem, shots=None))[-1][0] == "result"
+    card, shown = priors.named(name).card, again.learned(None, problem.shape)
+    assert shown is not None
+    assert len(shown.latents) == (2 if card["settings"]["mirror"] else 1) * len(shown.examples)
+
+
+def test_what_is_learned_to_the_end_is_named_by_its_key_and_again_when_it_is_found(make_problem: Any) -> None:
+    problem, _ = make_problem("compressed-sensing", ratio=0.2)
+    method = LowShot(**TINY)
+    for _ in range(2):
+        names = {info["prior"] for *_, info in _run(method, problem) if "prior" in info}
+        assert names == {method.key(problem.shots)}
 
 
 def test_a_prior_of_ones_own_needs_no_examples(make_problem: Any, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pages import HASHES, VIEW, choose, link_of, press, state, unfold, value, wa
 from PIL import Image
 from shared import Server, dip
 
-from netprior_core import link
+from netprior_core import data_axis, link
 from netprior_core.experiment import Experiment
 from netprior_core.methods.csdip import CSDIP
 from netprior_core.methods.dip import DeepImagePrior
@@ -191,6 +191,29 @@ def test_the_link_restores_the_set_up(open_page: Open) -> None:
     assert value(again, "np-seed") == "77"
     unfold(again, "Share and restore")
     again.wait_for_function(f"document.querySelector('#np-link textarea')?.value === {json.dumps(address)}")
+
+
+def test_a_point_of_the_data_axis_shows_its_reconstruction(open_page: Open, tiny: Tiny) -> None:
+    method = {"kind": "low-shot", "channels": 8, "pretrain_iterations": 30, "latent_iterations": 2, "joint_iterations": 2}
+    experiment = tiny(methods=[method])
+    page = open_page(link_of(experiment))
+    page.get_by_role("tab", name="Data axis").click()
+    page.click("#np-axis-run")
+    page.wait_for_function("document.querySelector('#np-axis-progress')?.textContent.includes('Done')")
+    spots = page.locator("#np-axis-chart .spot")
+    assert spots.count() == len(data_axis.points(experiment))
+    spots.first.click()
+    page.wait_for_function("document.querySelector('#np-axis-choice input').checked")
+    page.wait_for_function("document.querySelector('#np-axis-picture').textContent.includes('untrained')")
+    spots.nth(1).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#np-axis-picture').textContent.includes('2 examples')")
+
+    press(page, "run")
+    wait_state(page, "finished")
+    page.click("#np-walk")
+    for shown in ("examples", "steps"):
+        page.wait_for_function(f"document.querySelector('#np-walk-{shown} img')?.naturalWidth > 0")
 
 
 def test_a_link_made_by_hand_is_a_warning_and_no_markup(open_page: Open, tiny: Tiny) -> None:
