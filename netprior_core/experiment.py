@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Protocol
 
@@ -165,12 +166,21 @@ class Experiment(_Record):
 
 
 def describe_settings(method: Method) -> str:
-    """The preset's name, or what differs from the nearest thing to it: the defaults."""
+    """The preset's name with its iterations, or what differs from the nearest thing to it: the defaults."""
     preset = method.preset_name()
     if preset:
-        return preset
-    changed = {f.name: getattr(method, f.name) for f in method.fields() if getattr(method, f.name) != f.default}
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in list(changed.items())[:3]) or "default settings"
+        iterations = getattr(method, "iterations", None)
+        said = iterations is None or re.search(r"\d iter", preset)
+        return preset if said else f"{preset}, {iterations:,} it"
+    changed = [(f, getattr(method, f.name)) for f in method.fields() if getattr(method, f.name) != f.default]
+    return ", ".join(_said(f.label, value) for f, value in changed[:3]) or "default settings"
+
+
+def _said(label: str, value: Any) -> str:
+    label = label[:1].lower() + label[1:] if label[1:2].islower() else label
+    if isinstance(value, bool):
+        return label if value else f"no {label}"
+    return f"{label} {value:,g}" if isinstance(value, (int, float)) else f"{label} {value}"
 
 
 def parse(text: str | bytes | Mapping[str, Any]) -> Experiment:

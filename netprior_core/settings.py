@@ -211,6 +211,8 @@ def explain(error: ValidationError, where: str = "") -> str:
             got = "something very deep"
         if item["type"] == "extra_forbidden":
             lines.append(f"'{name}' is not a known setting")
+        elif item["type"] == "missing":
+            lines.append(f"'{name}' is missing")
         elif item["type"] == "value_error":
             lines.append(str(item["ctx"]["error"]) if name == "value" else f"{name}: {item['ctx']['error']}")
         else:

@@ -14,8 +14,10 @@ from shared import dip
 
 from netprior_core import examples
 from netprior_core.errors import InvalidSettings
-from netprior_core.experiment import MAX_BYTES, Experiment, build, parse, race_of
+from netprior_core.experiment import MAX_BYTES, Experiment, build, describe_settings, parse, race_of
 from netprior_core.images import sha256_of
+from netprior_core.methods.baselines import Adjoint
+from netprior_core.methods.dip import DeepImagePrior
 from netprior_core.race import summary
 from netprior_core.ui.results import table
 from netprior_core.ui.wire import Feed
@@ -323,3 +325,26 @@ def test_equal_methods_get_names_that_differ(tiny: Tiny) -> None:
     names = [name for _, name, _ in tiny(methods=[dip(), {"kind": "adjoint"}, dip(5)]).lanes()]
     assert len(set(names)) == 3
     assert names[0] != names[2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"iterations": 12, "averaging": 0.0}, "iterations 12"),
+        ({"kind": "low-shot", "mirror": False}, "no mirror images"),
+        ({"kind": "low-shot", "left_out": True}, "leave one out"),
+    ],
+)
+def test_a_lane_says_what_differs_in_words(tiny: Callable[..., Experiment], changes: dict[str, Any], words: str) -> None:
+    ((_, _, detail),) = tiny(methods=[{"kind": "dip", **changes}]).lanes()
+    assert words in detail
+
+
+def test_a_lane_says_how_long_its_preset_takes() -> None:
+    assert [describe_settings(method) for method in (DeepImagePrior.preset("1000 iterations"), Adjoint())] == [
+        "1000 iterations",
+        "default settings",
+    ]
+    name = next(name for name in DeepImagePrior.presets if name.startswith("inpainting"))
+    iterations = DeepImagePrior.preset(name).iterations
+    assert describe_settings(DeepImagePrior.preset(name)) == f"{name}, {iterations:,} it"

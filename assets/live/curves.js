@@ -1,6 +1,9 @@
 // The curves: one canvas, drawn again only when something changed.
 
 const METRICS = { psnr: "PSNR, dB", ssim: "SSIM", residual: "residual ‖A x̂ − y‖ / √m", objective: "each method's own objective" };
+
+/** What the vertical axis shows; one objective for all where the race was made to compare it. */
+const metricName = (view) => (view.metric === "objective" && view.state.metric === "objective" ? "objective, the same for all" : METRICS[view.metric]);
 const KEY_SHAPES = {
   best: ["M1 8L4.5 1.5L8 8z", true, "best so far"],
   stop: ["M4.5 .8L8.2 4.5L4.5 8.2L.8 4.5z", true, "stopping rule"],
@@ -102,7 +105,7 @@ function paintCurves(view) {
     geometry.series.forEach((series, lane) => paintLine(view, context, geometry, series, lane));
     context.restore();
     const taken = paintNames(view, context, geometry);
-    taken.push([geometry.left, 0, context.measureText(METRICS[view.metric]).width]);
+    taken.push([geometry.left, 0, context.measureText(metricName(view)).width]);
     paintNoise(view, context, geometry, taken);
     paintMarks(view, context, geometry, taken);
     paintCrosshair(view, context, geometry);
@@ -158,7 +161,7 @@ function paintAxes(view, context, { left, right, top, bottom, x, y }) {
   context.textAlign = "right";
   context.fillText(`${view.axis === "iteration" ? "iteration" : "seconds"}${x.log ? ", log" : ""}`, right, bottom + 21);
   context.textAlign = "left";
-  context.fillText(`${METRICS[view.metric]}${y?.log ? ", log" : ""}`, left, 0);
+  context.fillText(`${metricName(view)}${y?.log ? ", log" : ""}`, left, 0);
   if (!y) {
     context.textAlign = "center";
     context.fillText(view.state.lanes.length ? "The curves appear here while the race runs." : "", (left + right) / 2, (top + bottom) / 2);

@@ -71,7 +71,7 @@ function failures(state) {
 
 function runningSentence(state, withTime = true) {
   const lane = leadingLane(state);
-  if (!lane) return `${duration(state.elapsed)}`;
+  if (!lane) return state.lanes.every((one) => one.state === "ready") ? `Starting: drawing A, the noise and the networks · ${duration(state.elapsed)}` : duration(state.elapsed);
   if (lane.state === "preparing") return `${lane.name}: ${phaseOf(lane)}`;
   const left = withTime && state.eta !== null ? ` · ${duration(state.eta)} left` : "";
   return `it ${count(lane.iteration)}${lane.total ? ` / ${count(lane.total)}` : ""}${left}`;
@@ -80,7 +80,7 @@ function runningSentence(state, withTime = true) {
 /** What a lane in preparation is doing: "pre-training 240/1500". */
 function phaseOf(lane) {
   const phase = lane.phase || "preparing";
-  return /\d/.test(phase) || !lane.total ? phase : `${phase} ${lane.iteration}/${lane.total}`;
+  return /\d/.test(phase) || !lane.total ? phase : `${phase} ${count(lane.iteration)}/${count(lane.total)}`;
 }
 
 /** What a stopping rule says of a lane: "it 95, −0.47 dB". */
@@ -95,5 +95,5 @@ function stopWords(state, lane, rule) {
 function laneWord(lane) {
   if (lane.state === "preparing") return lane.phase || "preparing";
   if (lane.state === "running") return lane.phase || "running";
-  return lane.state === "refused" ? "not possible" : lane.state ?? "";
+  return lane.state ?? "";
 }

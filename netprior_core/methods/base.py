@@ -41,7 +41,7 @@ class Method(Settings):
     def accepts(self, problem: Problem) -> str | None:
         """Why this method cannot solve the problem, in a sentence for a person, or None when it can."""
         if self.needs_shots and (problem.shots is None or len(problem.shots) == 0):
-            return f"{self.title} learns from example images: add at least one shot."
+            return f"{self.title} learns from example images: choose a set that has shots, or upload examples of your own."
         return None
 
     def suited(self, operator: Any) -> Method:

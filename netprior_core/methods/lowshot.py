@@ -271,7 +271,11 @@ class LowShot(Method):
         done = trained.steps
         name = key if done == self.pretrain_iterations else f"{key}-{done}"  # ended early: not what the key stands for
         note = priors.remember(name, trained.tensors(), {**self.card(shots), "steps": done})
-        yield replace(step, info={"prior": name} if note is None else {"note": note})
+        info = {"prior": name} if note is None else {"note": note}
+        if done < self.pretrain_iterations:
+            early = f"Learning was ended early, after {done:,} of {self.pretrain_iterations:,} steps."
+            info["note"] = f"{early} {note}" if note else early
+        yield replace(step, info=info)
         return trained
 
     def learned(self, shots: torch.Tensor | None, shape: Shape) -> Pretrained | None:

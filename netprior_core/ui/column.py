@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -83,7 +84,7 @@ class Column(Drawn):
             0, 100, value=10, step=1, label="Shots", info="Example images that a prior may learn from.", interactive=True
         )
         with gr.Accordion("Use your own images", open=False):
-            common: dict[str, Any] = {"type": "filepath", "file_types": ["image"], "height": 110}
+            common: dict[str, Any] = {"type": "filepath", "file_types": ["image"], "height": 140}
             self.shot_files = gr.File(
                 label="Examples (shots): 2 to 100 images", file_count="multiple", elem_id="np-shot-files", **common
             )
@@ -224,11 +225,22 @@ class Column(Drawn):
                 return {self.target_file: None}  # what is not used is not shown as if it were
             return self.renew(now, nonce, lambda base: setup.with_uploads(base, taken, None), request)
 
+        def target_taken_back(now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            return self.renew(now, nonce, lambda base: setup.without_uploads(base, target=True), request)
+
+        def shots_taken_back(paths: list[str] | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            if paths:
+                return shots_uploaded(paths, now, nonce, request)
+            return self.renew(now, nonce, lambda base: setup.without_uploads(base, shots=True), request)
+
         def shots_uploaded(paths: list[str] | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
             taken = self._take(paths or [], request)
+            names = [one.name for one in taken]
+            kept = [path for path in paths or [] if Path(path).name[:80] in names]
+            shown = {self.shot_files: kept or None} if kept != paths else {}
             if not taken:
-                return {self.shot_files: None}
-            return self.renew(now, nonce, lambda base: setup.with_uploads(base, None, taken), request)
+                return shown
+            return {**self.renew(now, nonce, lambda base: setup.with_uploads(base, None, taken), request), **shown}
 
         self.gallery.select(pick_set, [self.experiment, self.nonce], everything, **QUIET)
         for component, handler in (
@@ -237,6 +249,10 @@ class Column(Drawn):
             (self.file, self._opened),
         ):
             component.upload(handler, [component, self.experiment, self.nonce], [*everything, component], **QUIET)
+        self.target_file.clear(target_taken_back, [self.experiment, self.nonce], everything, **QUIET)
+        for listener in (self.shot_files.clear, self.shot_files.delete):
+            inputs = [self.shot_files, self.experiment, self.nonce]
+            listener(shots_taken_back, inputs, [*everything, self.shot_files], **QUIET)
 
     def _wire_try(self, button: gr.Button, change: Callable[..., Experiment], recording: str) -> None:
         """A card's button: its experiment, its recording, and the eye and the keyboard back at the live view."""
@@ -247,7 +263,9 @@ class Column(Drawn):
                 inform("The set-up is changed. A race is running: stop it, then press Run.")
             elif recording and (recorded := files.recorded(files.ASSETS / recording)) is not None:
                 changes[self.live] = recorded
-                self.shows(changes[self.experiment], request)
+                shown = self.app.setup(request.session_hash, now)
+                assert shown is not None
+                self.shows(shown, request)
             return changes
 
         button.click(tried, [self.experiment, self.nonce], self.everything(), trigger_mode="always_last", **QUIET)
@@ -256,7 +274,7 @@ class Column(Drawn):
     def everything(self) -> list[Any]:
         """Every component that shows a part of the experiment."""
         states = [self.experiment, self.nonce, self.shape_of_operator, self.shape_of_rules, *self.shape_of_lanes]
-        controls = [self.blurb, self.count, self.target_is, self.target, self.size, self.channels, self.operator]
+        controls = [self.gallery, self.blurb, self.count, self.target_is, self.target, self.size, self.channels, self.operator]
         run = [self.seed, self.seeds, self.schedule, self.rules, self.rules_box, self.stop_by]
         return [*states, self.live, self.link, *controls, *run, *self.lanes, *self.methods, *self.presets]
 
@@ -269,6 +287,7 @@ class Column(Drawn):
             self.nonce: nonce,
             self.shape_of_operator: f"{experiment.operator.kind}/{nonce}",
             self.link: _link(experiment, request),
+            self.gallery: gr.update(selected_index=self._set_in_use(experiment)),
             self.blurb: setup.blurb(experiment),
             self.count: gr.update(maximum=max(1, available), value=used, visible=available > 0),
             self.target_is: experiment.target_is,
@@ -305,7 +324,7 @@ class Column(Drawn):
         return {self.experiment: new, self.link: _link(new, request)}
 
     def renew(self, now: Experiment, nonce: int, change: Change, request: gr.Request) -> Changes:
-        """The controls that a change concerns; after one that does not fit, every control as it was.
+        """The controls that a change concerns; after one that does not fit, every control as it was; nothing where all is the same.
 
         Others may have been changed by the person meanwhile, and are left as they are on the screen.
         """
@@ -314,10 +333,10 @@ class Column(Drawn):
             now, new = session.edit(now, change)
         except NetPriorError as error:
             warn(str(error))
-            now = new = session.setup or now
+            return self.show(session.setup or now, nonce + 1, request)
+        if new == now:  # a list that was only looked at reports its value, too
+            return {self.nonce: nonce}
         changes = self.show(new, nonce + 1, request)
-        if new is now:
-            return changes
         known = self.show(now, nonce + 1, request)
         kept = {self.experiment, self.nonce, self.shape_of_operator, self.shape_of_rules, *self.shape_of_lanes}
         changes = {component: value for component, value in changes.items() if component in kept or known[component] != value}
@@ -353,6 +372,12 @@ class Column(Drawn):
             changes[self.live] = recording_message(recording, "A recording from a file. Press Run to compute it again.")
             self.shows(recording.experiment, request)
         return changes
+
+    def _set_in_use(self, experiment: Experiment) -> int | None:
+        """The place of the embedded set whose examples are in use, None for the person's own."""
+        if experiment.shots.source != "embedded":
+            return None
+        return next((place for place, found in enumerate(self.sets) if found.key == experiment.shots.set), None)
 
     def preset_of(self, experiment: Experiment, lane: int) -> Any:
         if lane >= len(experiment.methods):

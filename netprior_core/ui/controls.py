@@ -12,6 +12,17 @@ from netprior_core.settings import FieldSpec, Settings
 FILES = ("array", "pattern")
 
 
+def _within(slider: gr.Slider, typed: float | None) -> float:
+    """What is typed beside a slider, at its nearer end where it lies outside, as the page shows it then.
+
+    Gradio refuses such a number without naming the slider, and what was set before stays in use behind the number shown.
+    """
+    return gr.Number.round_to_precision(min(max(typed or 0, slider.minimum), slider.maximum), slider.precision)
+
+
+gr.Slider.preprocess = _within  # type: ignore[method-assign, assignment]
+
+
 def control(field: FieldSpec, value: Any, key: str) -> gr.components.Component | None:
     """The component of one setting, at ``value``; None for settings with a control of their own (a drawn mask).
 

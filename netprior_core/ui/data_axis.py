@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -143,37 +144,46 @@ class DataAxis:
     ) -> AsyncIterator[dict[Any, Any]]:
         now = self.app.setup(request.session_hash, now)
         if now is None:
+            yield {self.button: gr.update(interactive=True)}
             return
         session = self.app.session(request.session_hash)
+        ready = {self.button: gr.update(interactive=True)}  # every way out says so: a handler that says nothing empties its outputs
         if session.busy:
             warn("A race is running in this tab: stop it, then draw the data axis.")
+            yield ready
             return
         try:
             check_size(now, self.app.max_size)
             points = data_axis.points(now, curves)
         except NetPriorError as error:
             warn(str(error))
+            yield ready
             return
         for curve in curves:
             if reason := data_axis.refusal(now, curve):
                 warn(reason)
         found: list[Found] = []
-        most, again = max(point.shots for point in points), gr.update(interactive=True)
+        most, told = max(point.shots for point in points), 0.0
         yield {self.button: gr.update(interactive=False), self.chart: chart(found, most), self.found: found}
         for index, point in enumerate(points):
             race = race_of(point.experiment, dict(session.images), self.app.device, keep_frames=False)
             run = self.app.start_aside(session, race)
             async for message in stream(self.app, race, point.experiment, run, None):
-                yield {live: message, self.progress: _words(race, point.label, index, len(points))}
+                changes: dict[Any, Any] = {live: message}
+                if time.monotonic() - told > 1 or race.done:
+                    told = time.monotonic()
+                    changes[self.progress] = _words(race, point.label, index, len(points))
+                yield changes
             one = _found(race, point)
             if one is None:
-                said = race.lanes[0].message or race.message or "The race was stopped."
+                stopped = race.lanes[0].state == "stopped"
+                said = "You stopped it." if stopped else race.lanes[0].message or race.message or "The race was stopped."
                 words = f"<p class='np-empty'>Ended at {html.escape(point.label)}: {html.escape(said)}</p>"
-                yield {self.progress: words, self.button: again}
+                yield {self.progress: words, **ready}
                 return
             found = [*found, one]
             yield self._with(found, most, race.truth_picture)
-        yield {self.progress: "<p class='np-empty'>Done. Choose a point to see its reconstruction.</p>", self.button: again}
+        yield {self.progress: "<p class='np-empty'>Done. Choose a point to see its reconstruction.</p>", **ready}
 
     def _with(self, found: list[Found], most: int, truth: np.ndarray | None) -> dict[Any, Any]:
         """The chart with one more point, which is the one that is shown."""

@@ -86,8 +86,9 @@ class Drawn:
         )
 
         def chosen(kind: str, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            before = self.app.setup(request.session_hash, now)
             changes = self.attempt(now, lambda base: setup.with_noise(base, kind), request)
-            if self.experiment in changes:
+            if changes.get(self.experiment, before) != before:
                 changes[self.shape_of_operator] = f"{now.operator.kind}/{nonce}/{kind}"
             return changes
 

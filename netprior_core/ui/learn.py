@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from netprior_core.experiment import MAX_LANES, Experiment, parse
+from netprior_core.methods import Method
 from netprior_core.operators import Operator
+from netprior_core.ui.say import inform
 from netprior_core.ui.setup import from_set, with_method, with_operator
 
 
@@ -60,9 +62,14 @@ def solved_with(kind: str) -> Callable[[Experiment, Any], Experiment]:
     """A change of the experiment in use: this method too, in the first free lane, or in place of the last one."""
 
     def change(now: Experiment, _: Any) -> Experiment:
-        if kind in [method.kind for method in now.methods]:
+        kinds = [method.kind for method in now.methods]
+        title = Method.registry[kind].title
+        if kind in kinds:
+            inform(f"{title} is there already, as method {kinds.index(kind) + 1}.")
             return now
-        return with_method(now, kind, lane=min(len(now.methods), MAX_LANES - 1))
+        if len(kinds) == MAX_LANES:
+            inform(f"{title} takes the place of {now.methods[-1].title}: a race has at most {MAX_LANES} methods.")
+        return with_method(now, kind, lane=min(len(kinds), MAX_LANES - 1))
 
     return change
 

@@ -45,6 +45,17 @@ ASSETS = Path(__file__).resolve().parents[2] / "assets"
 SETUP_CSS = ASSETS / "setup.css"
 
 
+class Steady(dict[Any, Any]):
+    """The components of a page by id. Gradio walks over them on one thread while another adds some ("dictionary changed size")."""
+
+    def values(self) -> Any:
+        """All at once, which no other thread can come between."""
+        return list(super().values())
+
+    def __copy__(self) -> Steady:
+        return Steady(self)
+
+
 class Page:
     """Builds the Blocks and runs what they ask for."""
 
@@ -74,6 +85,7 @@ class Page:
             self.axis.wire(self.column.experiment, self.live)
             self._wire(demo)
             api.add(self.app)
+        demo.default_config.blocks = Steady(demo.default_config.blocks)
         return demo
 
     def _results(self) -> None:

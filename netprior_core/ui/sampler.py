@@ -58,7 +58,7 @@ class Sampler:
             if not known:
                 return
             choices = [(str(card.get("title", name))[:80], name) for name, card in known.items()]
-            number: dict[str, Any] = {"precision": 0, "minimum": 0, "maximum": 2**31 - 1, "interactive": True, "min_width": 120}
+            number: dict[str, Any] = {"precision": 0, "interactive": True, "min_width": 120}
             picture: dict[str, Any] = {"interactive": False, "visible": False, "buttons": ["download"], "format": "png"}
             with gr.Row():
                 name = gr.Dropdown(
@@ -153,7 +153,7 @@ def _drawn(name: str, seed: float | None, shown: int | None) -> tuple[Any, ...]:
 
     Also the seeds of its first and last picture, to walk between.
     """
-    count, start = COLUMNS * ROWS, int(seed or 0)
+    count, start = COLUMNS * ROWS, _seed(seed)
     start = start + count if start == shown else start
     start = min(start, 2**31 - count)
     try:
@@ -167,9 +167,14 @@ def _drawn(name: str, seed: float | None, shown: int | None) -> tuple[Any, ...]:
     return gr.update(value=_sheet(images), label="Drawn at random", visible=True), words, start, start + count - 1, start
 
 
+def _seed(typed: float | None) -> int:
+    """The nearest seed to what was typed; gradio's own bounds refuse without naming the box."""
+    return int(min(max(typed or 0, 0), 2**31 - 1))
+
+
 def _walked(name: str, first: float | None, last: float | None) -> tuple[Any, Any]:
     """Pictures between two."""
-    start, end = int(first or 0), int(last or 0)
+    start, end = _seed(first), _seed(last)
     try:
         images = apart(_between, name, start, end)
     except NetPriorError as error:

@@ -22,6 +22,7 @@ from netprior_core.stopping import StoppingRule
 DEFAULT_SET = "histology"
 MAX_UPLOAD_SIDE = 1024  # uploads are reduced to this side before anything else happens
 CHANGED = "changed by hand"
+OWN = "as in this example"
 DEFAULTS = "default"
 
 
@@ -54,7 +55,9 @@ def from_set(key: str, seed: int = 0) -> Experiment:
 
 
 def with_operator(experiment: Experiment, kind: str) -> Experiment:
-    """Another operator at its defaults; every method takes the settings its paper uses for it."""
+    """Another operator at its defaults; every method takes the settings its paper uses for it. The one in use stays as it is."""
+    if kind == experiment.operator.kind:  # a list that was only looked at reports its value, too
+        return experiment
     operator = Operator.registry[kind]()
     methods = [method.suited(operator) for method in experiment.methods]
     changes: dict[str, Any] = {
@@ -77,7 +80,9 @@ def with_operator(experiment: Experiment, kind: str) -> Experiment:
 
 
 def with_noise(experiment: Experiment, kind: str) -> Experiment:
-    """Another noise model, at its defaults."""
+    """Another noise model, at its defaults. The one in use stays as it is."""
+    if kind == experiment.noise.kind:
+        return experiment
     return change(experiment, ["noise"], {"kind": kind})
 
 
@@ -122,7 +127,12 @@ def stop_choices() -> list[tuple[str, str]]:
 
 
 def with_method(experiment: Experiment, kind: str | None, *, lane: int) -> Experiment:
-    """Put a method (at the settings suited to the operator) into a lane; "" empties it. One lane always stays."""
+    """Put a method (at the settings suited to the operator) into a lane; "" empties it. One lane always stays.
+
+    The method that is there stays as it is.
+    """
+    if lane < len(experiment.methods) and kind == experiment.methods[lane].kind:
+        return experiment
     methods = [method.model_dump(mode="json") for method in experiment.methods]
     if not kind:
         if lane < len(methods) and len(methods) > 1:
@@ -139,6 +149,8 @@ def with_method(experiment: Experiment, kind: str | None, *, lane: int) -> Exper
 def with_preset(experiment: Experiment, name: str, *, lane: int) -> Experiment:
     """A named preset for a lane's method; any other name changes nothing."""
     cls = type(experiment.methods[lane])
+    if name == OWN and (own := _own(experiment, lane)) is not None:
+        return change(experiment, ["methods", lane], own.model_dump(mode="json"))
     if name == DEFAULTS:
         return change(experiment, ["methods", lane], cls(kind=experiment.methods[lane].kind).at_hand().model_dump(mode="json"))
     if name not in cls.presets:
@@ -155,8 +167,18 @@ def preset_choices(experiment: Experiment, lane: int) -> tuple[list[str], str]:
         names.append(DEFAULTS)
     at_hand = next((name for name in cls.presets if cls.preset(name).at_hand() == method), None)
     untouched = _untouched(method) or method == cls(kind=method.kind).at_hand()
-    used = method.preset_name() or at_hand or (DEFAULTS if untouched else CHANGED)
+    own = _own(experiment, lane)
+    if own is not None and own.preset_name() is None and not _untouched(own):
+        names.append(OWN)
+    used = method.preset_name() or at_hand or (DEFAULTS if untouched else OWN if method == own else CHANGED)
     return [*names, *([CHANGED] if used == CHANGED else [])], used
+
+
+def _own(experiment: Experiment, lane: int) -> Method | None:
+    """The settings that the embedded set's own set-up has for the method of a lane, None where it has none."""
+    kind = experiment.methods[lane].kind
+    own = next((one for one in SETUPS.get(set_key(experiment), {}).get("methods", ()) if one["kind"] == kind), None)
+    return None if own is None else Method.registry.parse(own)
 
 
 def _untouched(settings: Settings) -> bool:
@@ -176,6 +198,16 @@ def with_uploads(
             data["target_is"] = "truth"
     if shots is not None:
         data["shots"] = {"source": "upload", "images": [shot.model_dump(mode="json") for shot in shots]}
+    return parse(data)
+
+
+def without_uploads(experiment: Experiment, *, target: bool = False, shots: bool = False) -> Experiment:
+    """The embedded set's own target, or shots, in place of the person's."""
+    data, key = experiment.model_dump(mode="json"), set_key(experiment)
+    if target and experiment.target.source != "embedded":
+        data |= {"target": {"source": "embedded", "set": key, "index": 0}, "target_is": "truth"}
+    if shots and experiment.shots.source != "embedded":
+        data["shots"] = {"source": "embedded", "set": key, "count": min(10, examples.get(key).n_shots)}
     return parse(data)
 
 
@@ -247,6 +279,7 @@ def target_choices(experiment: Experiment) -> tuple[list[tuple[str, int | str]],
 def blurb(experiment: Experiment) -> str:
     """One line on the set in use (HTML), or on the user's own images."""
     if experiment.shots.source == "upload":
-        return f"<p>Your own images: {len(experiment.shots.images)} shots.</p>"
+        count = len(experiment.shots.images)
+        return f"<p>Your own images: {count} shot{'' if count == 1 else 's'}.</p>"
     found = examples.get(experiment.shots.set)
     return f"<p><b>{html.escape(found.title)}.</b> {html.escape(found.blurb)} <small>{html.escape(found.credit)}</small></p>"

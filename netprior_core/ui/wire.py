@@ -22,7 +22,8 @@ from netprior_core.race import SHOTS_SHOWN, Race
 from netprior_core.recording import Recording
 from netprior_core.ui.marks import marks_of, recorded_marks, rules_of
 
-MAX_POINTS = 2000  # of a curve sent to the browser
+MAX_POINTS = 2000  # of a curve sent to the browser, beside the first ones
+FIRST_POINTS = 500  # of which all are sent
 
 
 def uri(pixels: np.ndarray, *, lossless: bool) -> str:
@@ -216,8 +217,11 @@ class Feed:
 
 
 def _places(count: int, stride: int, *, last: bool) -> list[int]:
-    """Every ``stride``-th of ``count`` points, and the last one, wherever it falls, if it is to be among them."""
-    found = list(range(0, count, stride))
+    """The first points all, then every ``stride``-th of ``count``, and the last, wherever it falls, if it is to be among them.
+
+    Of a long race most happens at its beginning, and a stopped one has nothing else.
+    """
+    found = [*range(min(count, FIRST_POINTS)), *range(FIRST_POINTS, count, stride)]
     return [*found, count - 1] if last and count and found[-1] != count - 1 else found
 
 

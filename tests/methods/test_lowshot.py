@@ -152,17 +152,18 @@ def test_key_does_not_depend_on_the_device_chosen() -> None:
 def test_learned_enough_solves_with_what_there_is_and_keeps_it_under_a_name_of_its_own(make_problem: Any) -> None:
     problem, _ = make_problem("compressed-sensing", ratio=0.2)
     method = LowShot(**TINY)
-    prepared, solved, name = 0, 0, ""
+    prepared, solved, name, note = 0, 0, "", ""
     for step in method.solve(problem, seeds=[0]):
         prepared += step.stage == "prepare"
         solved += step.stage == "solve"
         if "prior" in step.info:
-            name = step.info["prior"]
+            name, note = step.info["prior"], step.info["note"]
         if prepared == 10:
             problem.enough.set()
     assert prepared == 11  # the tenth, then the examples as they are drawn at the end
     assert solved == TINY["latent_iterations"] + TINY["joint_iterations"]
     assert priors.find(method.key(problem.shots)) is None  # not what these settings stand for
+    assert f"after 10 of {TINY['pretrain_iterations']} steps" in note
     kept = priors.where(name)
     assert kept is not None
     assert priors.card_of(kept)["steps"] == 10

@@ -167,6 +167,24 @@ def test_what_was_changed_a_moment_ago_is_what_is_run(open_page: Open, tiny: Tin
     assert state(page)["type"] == "race"
 
 
+def test_looking_at_the_set_up_changes_nothing(open_page: Open) -> None:
+    page = open_page()
+    page.wait_for_function(f"{VIEW}.state.type === 'recording'")
+    unfold(page, "Share and restore")
+    link_before = page.input_value("#np-link textarea")
+    page.click("#np-operator input")
+    page.keyboard.press("Escape")
+    page.locator("#np-target input").focus()
+    for _ in range(14):  # through target, size, channels, operator, noise and the first methods
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(120)
+    page.wait_for_timeout(1000)
+    assert page.input_value("#np-link textarea") == link_before
+    assert state(page)["type"] == "recording"
+    for element in ("np-target", "np-operator"):  # lists that were left are closed
+        assert page.locator(f"#{element} ul[role=listbox]:visible").count() == 0
+
+
 def test_the_link_restores_the_set_up(open_page: Open) -> None:
     page = open_page()
     choose(page, "np-operator", "Inpainting")

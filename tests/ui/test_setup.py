@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import gradio as gr
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from netprior_core.settings import field_spec
 from netprior_core.stopping import StoppingRule
 from netprior_core.ui import setup
 from netprior_core.ui.controls import control, misfit, split
-from netprior_core.ui.page import family_headings
+from netprior_core.ui.page import Steady, family_headings
 
 KEYS = [found.key for found in examples.sets()]
 KINDS = [cls.model_fields["kind"].default for cls in Operator.registry]
@@ -53,6 +55,49 @@ def test_every_operator_can_be_chosen_and_keeps_the_rest(kind: str) -> None:
     assert (after.seed, after.target, after.shots, after.size) == (before.seed, before.target, before.shots, before.size)
     assert [m.kind for m in after.methods] == [m.kind for m in before.methods]
     assert setup.with_operator(after, kind).methods == after.methods
+
+
+@pytest.mark.parametrize("key", ["histology", "faces"])
+def test_what_is_chosen_already_stays_as_it_is(key: str) -> None:
+    experiment = setup.from_set(key)  # whose settings no preset has
+    assert setup.with_operator(experiment, experiment.operator.kind) is experiment
+    assert setup.with_noise(experiment, experiment.noise.kind) is experiment
+    for lane, method in enumerate(experiment.methods):
+        assert setup.with_method(experiment, method.kind, lane=lane) is experiment
+
+
+def test_settings_of_an_examples_own_have_a_name_and_come_back() -> None:
+    experiment = setup.from_set("faces")
+    names, used = setup.preset_choices(experiment, 0)
+    assert (used, setup.OWN in names) == (setup.OWN, True)
+    live = setup.with_preset(experiment, "live", lane=0)
+    assert setup.preset_choices(live, 0)[1] == "live"
+    assert setup.with_preset(live, setup.OWN, lane=0) == experiment
+    other = setup.change(live, ["methods", 0, "left_out"], True)
+    assert setup.preset_choices(other, 0)[1] == setup.CHANGED
+
+
+def test_uploads_can_be_taken_back() -> None:
+    experiment = setup.with_operator(setup.from_set("faces"), "denoising")
+    image = UploadedImage(sha256="0" * 64, name="me.png")
+    own = setup.change(setup.with_uploads(experiment, image, [image, image]), ["target_is"], "measurement")
+    back = setup.without_uploads(own, target=True)
+    assert (back.target.source, back.target_is, back.shots) == ("embedded", "truth", own.shots)
+    shots = setup.without_uploads(own, shots=True)
+    assert (shots.shots.source, shots.target, shots.target_is) == ("embedded", own.target, "measurement")
+    assert setup.without_uploads(experiment, target=True, shots=True) == experiment
+
+
+def test_a_number_beside_a_slider_that_lies_outside_is_used_as_it_is_shown() -> None:
+    slider = gr.Slider(0, 100, value=25, step=1)
+    assert [slider.preprocess(typed) for typed in (5000, -2, 40.0)] == [100, 0, 40]
+
+
+def test_the_components_of_a_page_can_be_walked_over_while_some_are_added() -> None:
+    blocks = copy.copy(Steady({1: "a", 2: "b"}))
+    for name in blocks.values():
+        blocks[10 + len(blocks)] = name
+    assert len(blocks) == 4
 
 
 def test_an_operator_that_measures_no_pictures_takes_the_truth_back() -> None:

@@ -23,7 +23,7 @@ from netprior_core.race import Race
 from netprior_core.recording import _row, read, write
 from netprior_core.ui.live import pack
 from netprior_core.ui.marks import recorded_marks, stop_mark, stop_words
-from netprior_core.ui.wire import MAX_POINTS, Feed, recorded_frames, recording_message, setup_message, uri
+from netprior_core.ui.wire import FIRST_POINTS, MAX_POINTS, Feed, recorded_frames, recording_message, setup_message, uri
 
 Tiny = Callable[..., Experiment]
 Stub = Callable[..., Method]
@@ -174,7 +174,7 @@ def test_what_a_rule_loses_against_a_perfect_iterate_is_not_said(psnr: float, be
     pack({"marks": [mark]})
 
 
-def test_long_curves_are_thinned_evenly(stub: Stub, tiny: Tiny) -> None:
+def test_long_curves_are_whole_at_first_and_then_thinned_evenly(stub: Stub, tiny: Tiny) -> None:
     total = 3 * MAX_POINTS + 17
 
     def many(problem: Problem, seed: int) -> Iterator[Step]:
@@ -191,8 +191,9 @@ def test_long_curves_are_thinned_evenly(stub: Stub, tiny: Tiny) -> None:
         part = feed.message()["curves"][0]
         assert part["from"] == len(sent)
         sent += part["iteration"]
-    assert len(sent) <= MAX_POINTS + 1
-    assert set(np.diff(sent[:-1])) == {4}
+    assert len(sent) <= FIRST_POINTS + MAX_POINTS + 1
+    assert sent[:FIRST_POINTS] == list(range(1, FIRST_POINTS + 1))
+    assert set(np.diff(sent[FIRST_POINTS:-1])) == {4}
     assert sent[-1] == total  # the last point, wherever it falls
     assert feed.message()["curves"][0]["iteration"] == []
 
