@@ -42,8 +42,18 @@ TUNED_ON: dict[str, list[tuple[dict[str, Any], float]]] = {
     "colorization": [({}, 5)],
 }
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
-    "pnp-admm": {"weight": (0.03, 0.1, 0.23, 0.5, 1, 2, 4, 8), "last": (0.25, 0.5, 0.7, 1, 1.4, 2), "iterations": (8, 16, 24, 48)},
-    "dpir": {"weight": (0.03, 0.1, 0.23, 0.5, 1, 3, 10, 30), "last": (0.25, 0.5, 0.7, 1, 1.4, 2), "iterations": (8, 24, 48)},
+    "pnp-admm": {
+        "first": (10, 49, 100, 200),
+        "weight": (0.03, 0.1, 0.23, 0.5, 1, 2, 4, 8),
+        "last": (0.25, 0.5, 0.7, 1, 1.4, 2),
+        "iterations": (8, 16, 24, 48),
+    },
+    "dpir": {
+        "first": (10, 49, 100, 200),
+        "weight": (0.03, 0.1, 0.23, 0.5, 1, 3, 10, 30),
+        "last": (0.25, 0.5, 0.7, 1, 1.4, 2),
+        "iterations": (8, 24, 48),
+    },
     "red": {"weight": (0.05, 0.21, 1, 3, 10, 30), "strength": (3.25, 6, 12, 25, 50), "iterations": (25, 50, 100)},
 }
 TUNED_SIDE = 64
