@@ -35,6 +35,15 @@ def baseline_for(ratio: float) -> str:
     return f"low-shot paper's baseline, m/n {'≤ 0.025' if ratio <= 0.025 else '≤ 0.5' if ratio <= 0.5 else '> 0.5'}"
 
 
+def _share(operator: Any) -> float:
+    """m/n of an operator: how much of the image it measures."""
+    if operator.kind == "colorization":
+        return 1 / 3
+    if operator.kind == "super-resolution":
+        return 1 / float(operator.factor**2)
+    return float(getattr(operator, "ratio", getattr(operator, "keep", 1.0)))
+
+
 class CSDIP(Method):
     """CS-DIP: fit the weights of an untrained DCGAN generator, its latent fixed, to the measurements, with some total variation.
 
@@ -140,7 +149,7 @@ class CSDIP(Method):
                 "precision",
             )
             return type(self)(**{name: getattr(self, name) for name in names})
-        return type(self).preset(baseline_for(getattr(operator, "ratio", 1.0)), precision=self.precision, channels=self.channels)
+        return type(self).preset(baseline_for(_share(operator)), precision=self.precision, channels=self.channels)
 
     def key(self, problem: Problem) -> str:
         """Of the learned statistics: a hash of the shots, the operator, the noise and all settings that they depend on."""

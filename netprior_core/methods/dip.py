@@ -57,6 +57,8 @@ class DeepImagePrior(Method):
             "rollback": False,
         },
         "1000 iterations": {"iterations": 1000},
+        "50 iterations": {"iterations": 50},
+        "50 iterations, not averaged": {"iterations": 50, "averaging": 0.0},
     }
 
     kind: Literal["dip"] = "dip"

@@ -11,7 +11,7 @@ import torch
 from netprior_core import priors
 from netprior_core.methods._common import signed_misfit, total_variation
 from netprior_core.methods._learned_regularisation import Regulariser, Statistics, estimate, layers_of
-from netprior_core.methods.csdip import CSDIP, LEARNING_SEED, _Best, measured
+from netprior_core.methods.csdip import CSDIP, LEARNING_SEED, _Best, baseline_for, measured
 from netprior_core.networks.dcgan import DCGAN
 from netprior_core.noise import GaussianNoise
 from netprior_core.operators import Operator
@@ -282,3 +282,18 @@ def test_the_step_size_rises_where_asked_and_in_every_restart(make_problem: Any,
     used.clear()
     _steps(CSDIP(**tiny), problem)
     assert used == [0.01] * 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "preset"),
+    [
+        ("compressed-sensing", {"ratio": 0.02}, "m/n ≤ 0.025"),
+        ("colorization", {}, "m/n ≤ 0.5"),
+        ("super-resolution", {"factor": 8}, "m/n ≤ 0.025"),
+        ("inpainting", {"keep": 0.2}, "m/n ≤ 0.5"),
+        ("denoising", {}, "m/n > 0.5"),
+    ],
+)
+def test_the_baseline_stops_by_what_the_operator_measures(kind: str, settings: dict[str, Any], preset: str) -> None:
+    suited = CSDIP.preset(baseline_for(1)).suited(Operator.registry[kind](**settings))
+    assert (suited.preset_name() or "").endswith(preset)
