@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +43,38 @@ class Isometry:
             f"‖A d‖/‖d‖ over {self.pairs:,} differences: {self.least:.3f} to {self.largest:.3f}, "
             f"90% of them {self.low:.3f} to {self.high:.3f} of median {self.median:.3f}"
         )
+
+
+def worst(
+    model: ForwardModel, draw: Callable[[torch.Tensor], torch.Tensor], latents: torch.Tensor, *, steps: int = 40, rate: float = 0.1
+) -> tuple[float, float]:
+    """The least and the largest ‖A(x − x')‖ / ‖x − x'‖ found by searching pairs of what ``draw`` makes of latents.
+
+    Adam on the logarithm of the ratio, a half of the pairs down and a half up; every latent keeps its length, so that all stay as
+    probable as they were. ``latents`` ``(4 P, length)``: the first 2 P are searched with the last 2 P. A bound from inside: the
+    true constant may be worse still. Raises InvalidSettings when the number of latents is no multiple of four.
+    """
+    pairs, rest = divmod(len(latents), 2)
+    if rest or pairs % 2 or not pairs:
+        raise InvalidSettings("a search over pairs, half of them down and half of them up, needs a multiple of four latents")
+    lengths = latents.norm(dim=1, keepdim=True)
+    z = latents.detach().clone().requires_grad_()
+    way = torch.ones(pairs, device=z.device)
+    way[pairs // 2 :] = -1
+    adam = torch.optim.Adam([z], lr=rate)
+    found = []
+    for _ in range(steps + 1):
+        images = draw(z)
+        seen = (model.forward(images[:pairs]) - model.forward(images[pairs:])).flatten(1)
+        apart = (images[:pairs] - images[pairs:]).flatten(1)
+        ratios = torch.linalg.vector_norm(seen, dim=1) / torch.linalg.vector_norm(apart, dim=1).clamp_min(1e-12)
+        found.append(ratios.detach())
+        (z.grad,) = torch.autograd.grad((ratios.log() * way).sum(), [z])
+        adam.step()
+        with torch.no_grad():
+            z.mul_(lengths / z.norm(dim=1, keepdim=True))
+    every = torch.stack(found)
+    return float(every.min()), float(every.max())
 
 
 @torch.no_grad()

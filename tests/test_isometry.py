@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from netprior_core.errors import InvalidSettings
-from netprior_core.isometry import isometry
+from netprior_core.isometry import isometry, worst
 from netprior_core.operators import Operator
 
 
@@ -53,3 +53,22 @@ def test_no_difference_is_said() -> None:
         isometry(model, torch.rand(1, 1, 16, 16))
     with pytest.raises(InvalidSettings, match="same"):
         isometry(model, torch.ones(3, 1, 16, 16))
+
+
+def test_a_search_finds_pairs_that_random_ones_do_not_show() -> None:
+    """A that sees one direction of a plane and not the other: the least ratio is 0, and random pairs are nowhere near it."""
+    model = Operator.registry["inpainting"](pattern="random", keep=0.5).build((1, 16, 16), seed=1)
+    mask = model.adjoint(model.forward(torch.ones(1, 1, 16, 16)))[0, 0]
+    seen, hidden = (basis / basis.norm() for basis in (mask, 1 - mask))
+
+    def draw(z: torch.Tensor) -> torch.Tensor:
+        return (z[:, :1, None] * seen + z[:, 1:, None] * hidden)[:, None]
+
+    z = torch.randn((8, 2), generator=torch.Generator().manual_seed(0))
+    random = isometry(model, draw(z))
+    least, largest = worst(model, draw, z, steps=200)
+    assert least < 0.2 * random.least
+    assert largest == pytest.approx(1, abs=0.01)
+    assert z.grad is None
+    with pytest.raises(InvalidSettings, match="four"):
+        worst(model, draw, z[:6])

@@ -79,34 +79,34 @@ def test_the_best_it_could_do_streams_and_says_that_it_uses_the_truth(
 ) -> None:
     real = representation.best_possible
     monkeypatch.setattr(representation, "best_possible", lambda *given: real(*given, iterations=40))
-    found = list(sampler.Sampler(app)._best(_experiment(), REQUEST))
+    found = list(sampler.Sampler(app)._best(_experiment(), "gan-tiny", REQUEST))
     assert len(found) == 3
     picture, words = found[-1]
     assert picture["value"].shape[:2] == (256, 512)
     assert "uses the truth" in picture["label"]
     assert "shown the truth" in words
     assert warned == []
-    assert len(list(sampler.Sampler(app)._best(_experiment(32), REQUEST))) == 1
-    assert "1×32×32" in warned[0]
+    assert len(list(sampler.Sampler(app)._best(_experiment(32), "gan-tiny", REQUEST))) == 1
+    assert "set Size to 16" in warned[0]
     measured = _experiment().model_copy(update={"target_is": "measurement"})
-    list(sampler.Sampler(app)._best(measured, REQUEST))
+    list(sampler.Sampler(app)._best(measured, "gan-tiny", REQUEST))
     assert "no truth" in warned[1]
 
 
 def test_nothing_long_is_computed_beside_a_run_or_for_long(app: App, warned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     part = sampler.Sampler(app)
     monkeypatch.setattr(sampler, "LONGEST", -1.0)
-    assert len(list(part._best(_experiment(), REQUEST))) == 1
+    assert len(list(part._best(_experiment(), "gan-tiny", REQUEST))) == 1
     assert warned == []
     monkeypatch.setattr(sampler, "LONGEST", 1e9)
-    search = part._best(_experiment(), REQUEST)
+    search = part._best(_experiment(), "gan-tiny", REQUEST)
     next(search)
     monkeypatch.setattr(app.scheduler, "_line", [object()])  # a run begins
     assert len(list(search)) == 1  # no more than the words
-    part._seen(_experiment(), REQUEST)
+    part._seen(_experiment(), "gan-tiny", REQUEST)
     assert warned == [sampler.BUSY] * 2
     monkeypatch.setattr(representation, "best_possible", None)  # would not even be called
-    list(part._best(_experiment(), REQUEST))
+    list(part._best(_experiment(), "gan-tiny", REQUEST))
     assert warned == [sampler.BUSY] * 3
 
 
@@ -116,18 +116,19 @@ def test_every_tensor_is_computed_on_a_thread_that_ends(app: App, monkeypatch: p
     monkeypatch.setattr(priors, "load", lambda path: loaded.append(threading.get_ident()) or real(path))
     sampler._drawn("gan-tiny", 0, None)
     sampler._walked("gan-tiny", 1, 2)
-    next(sampler.Sampler(app)._best(_experiment(), REQUEST))
+    next(sampler.Sampler(app)._best(_experiment(), "gan-tiny", REQUEST))
     assert len(loaded) == 3
     assert threading.get_ident() not in loaded
 
 
 def test_the_measurement_in_use_is_judged_on_the_generators_pictures(app: App, warned: list[str]) -> None:
-    words = sampler.Sampler(app)._seen(_experiment(), REQUEST)
+    words = sampler.Sampler(app)._seen(_experiment(), "gan-tiny", REQUEST)
     assert "restricted eigenvalue" in words
     assert "pairs of pictures" in words
+    assert "at most" in words
     assert warned == []
-    sampler.Sampler(app)._seen(_experiment(32), REQUEST)
-    assert "1×32×32" in warned[0]
+    sampler.Sampler(app)._seen(_experiment(32), "gan-tiny", REQUEST)
+    assert "set Size to 16" in warned[0]
 
 
 def _ids(demo: gr.Blocks) -> set[str]:
