@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import statistics
 import time
 import zipfile
@@ -10,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from netprior_core import examples
 from netprior_core.bench import Report
 from netprior_core.bench._data import from_zip
+from netprior_core.bench._data_axis import stamp
 from netprior_core.bench.learned_regularisation import FIRST_VALIDATION, XRAYS
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings, Unsolvable
+from netprior_core.methods import _tuned
 from netprior_core.methods.amp import DAMP
 from netprior_core.methods.base import Method
 from netprior_core.methods.csdip import CSDIP
@@ -68,10 +73,10 @@ def run(options: argparse.Namespace, report: Report) -> None:
     for i, (name, truth) in enumerate(pictures):
         for count in counts:
             for label in options.methods:
-                key = f"xray {name} {side} {count} {label}"
+                solver = method(label, options.quick)
+                key = f"xray {name} {side} {count} {label} {stamp(solver, _tuned.WEIGHTS)}"
                 row = report.cached(key)
                 if row is None:
-                    solver = method(label, options.quick)
                     problem = _problem(truth.to(device), count, i)
                     if (reason := solver.accepts(problem)) is not None:
                         print(f"{label} left out: {reason}")
@@ -80,6 +85,38 @@ def run(options: argparse.Namespace, report: Report) -> None:
                 rows.append(row)
     for label in options.methods:
         _tables(report, label, [row for row in rows if row["method"] == label], counts)
+    if options.curve is not None and rows:
+        options.curve.parent.mkdir(parents=True, exist_ok=True)
+        options.curve.write_bytes(curve(rows, side))
+        print(f"{options.curve}: mean squared error against m")
+
+
+def curve(rows: list[dict[str, Any]], side: int) -> bytes:
+    """PNG of mean squared error against m, a line for each method; crosses where a run failed. Laid out as figure 1a."""
+    figure = Figure(figsize=(6.4, 4.2), dpi=120, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for number, label in enumerate(dict.fromkeys(row["method"] for row in rows)):
+        by_count: dict[int, list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["method"] == label:
+                by_count.setdefault(row["m"], []).append(row)
+        counts = sorted(by_count)
+        means = [statistics.fmean(row["mse"] for row in by_count[count]) for count in counts]
+        colour, dash = f"C{number}", ("-", "--", ":")[number % 3]
+        axes.plot(counts, means, dash, color=colour, marker="o", markersize=4, label=label)
+        failed = [i for i, count in enumerate(counts) if any(row["failed"] for row in by_count[count])]
+        axes.plot([counts[i] for i in failed], [means[i] for i in failed], "x", color=colour, markersize=10)
+    axes.set(
+        xscale="log", yscale="log", xlabel=f"measurements m (of {side * side:,} pixels)", ylabel="MSE per pixel, images in [−1, 1]"
+    )
+    axes.set_xticks(sorted({row["m"] for row in rows}), [f"{m:,}" for m in sorted({row["m"] for row in rows})], minor=False)
+    axes.minorticks_off()
+    axes.grid(color="0.9")
+    axes.legend(fontsize=8, frameon=False)
+    written = io.BytesIO()
+    figure.savefig(written, format="png")
+    return written.getvalue()
 
 
 def _problem(truth: torch.Tensor, count: int, index: int) -> Problem:

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photos", type=int, default=68, help="pictures of grey BSD68 for BM3D")
     parser.add_argument("--counts", type=int, nargs="+", default=list(_xrays.COUNTS), help="numbers of measurements m")
     parser.add_argument("--methods", nargs="+", choices=_xrays.METHODS, default=list(_xrays.METHODS), help="on the x-rays")
+    parser.add_argument("--curve", type=Path, help="PNG to write: mean squared error on the x-rays against m, as in figure 1a")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default); the libraries work on the CPU")
 
 
