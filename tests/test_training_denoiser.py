@@ -100,9 +100,9 @@ def test_a_run_that_was_cut_off_goes_on_exactly(data: Path, tmp_path: Path) -> N
 def test_another_runs_state_is_refused_in_words(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "state.safetensors"
     _trainer(data).keep(path)
-    with pytest.raises(InvalidSettings, match="another seed"):
+    with pytest.raises(InvalidSettings, match="seed 0, not 3"):
         _trainer(data, seed=3).resume(path)
-    with pytest.raises(InvalidSettings, match="another batch"):
+    with pytest.raises(InvalidSettings, match=r"batch \[3, 16\], not \[4, 16\]"):
         _trainer(data, batch=4).resume(path)
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(InvalidSettings, match="not the state"):

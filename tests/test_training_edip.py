@@ -124,7 +124,7 @@ def test_a_run_that_was_cut_off_goes_on_exactly(tmp_path: Path) -> None:
 def test_another_runs_state_is_refused_in_words(tmp_path: Path) -> None:
     path = tmp_path / "state.safetensors"
     _trainer().keep(path)
-    with pytest.raises(InvalidSettings, match="another seed"):
+    with pytest.raises(InvalidSettings, match="seed 0, not 3"):
         _trainer(seed=3).resume(path)
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(InvalidSettings, match="not the state"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -73,8 +74,8 @@ def test_a_run_in_two_parts_is_the_run(few: Images, loss: str, tmp_path: Path) -
     assert _same(rest.critic, whole.critic)
     assert _same(rest.average, whole.average)
     assert not _same(rest.average, part.average)
-    with pytest.raises(InvalidSettings, match="other settings"):
-        gan.Trainer(few, CPU, loss=loss, channels=8, batch=4).resume(tmp_path / "state")
+    with pytest.raises(InvalidSettings, match="other settings: channels 4, not 8; batch 4, not 2"):
+        gan.Trainer(few, CPU, loss=loss, channels=8, batch=2).resume(tmp_path / "state")
 
 
 @pytest.mark.parametrize("module", [gan, projector])
@@ -99,14 +100,70 @@ def test_a_mirrored_copy_is_a_copy(few: Images, monkeypatch: pytest.MonkeyPatch)
     assert found["rms distance to the nearest training image, mirrored or not, samples: median (least)"].startswith("0.000")
 
 
-def test_a_resumed_projector_takes_the_rate_it_is_given(tmp_path: Path) -> None:
-    network = seeded(lambda: gan.build((1, 16, 16), 8, 4), 0)
-    drawing = generators.Drawing(network.state_dict(), (1, 16, 16), 8, 4)
-    first, second = (projector.Trainer(drawing, CPU, channels=4, batch=4, learning_rate=rate) for rate in (1e-3, 1e-4))
+def _drawing(seed: int = 0) -> generators.Drawing:
+    return generators.Drawing(seeded(lambda: gan.build((1, 16, 16), 8, 4), seed).state_dict(), (1, 16, 16), 8, 4)
+
+
+def test_a_resumed_projector_takes_the_rate_it_is_given_and_its_command_says_both(tmp_path: Path) -> None:
+    first, second, third = (projector.Trainer(_drawing(), CPU, channels=4, batch=4, learning_rate=r) for r in (1e-3, 1e-4, 1e-4))
     first.advance()
     first.keep(tmp_path / "state")
     second.resume(tmp_path / "state")
     assert [group["lr"] for group in second.adam.param_groups] == [1e-4]
+    second.advance()
+    second.keep(tmp_path / "state")
+    third.resume(tmp_path / "state")
+    third.advance()
+    one, two = third.command("train").split(" && ")
+    assert "--learning-rate 0.001 " in one
+    assert one.endswith("--steps 1 --minutes 6000")
+    assert "--learning-rate 0.0001 " in two
+    assert two.endswith("--steps 3 --minutes 6000 --resume")
+
+
+def test_a_projector_goes_on_with_a_later_generator_and_its_card_says_so_but_not_with_another_batch(tmp_path: Path) -> None:
+    first = projector.Trainer(_drawing(), CPU, channels=4, batch=4)
+    first.advance()
+    first.keep(tmp_path / "state")
+    same, later = (projector.Trainer(_drawing(seed), CPU, channels=4, batch=4) for seed in (0, 1))
+    for trainer in (same, later):
+        trainer.resume(tmp_path / "state")
+        trainer.advance()
+        trainer.judge()
+    assert "earlier" not in same.card("")["data"]
+    assert "up to step 1 an earlier version" in later.card("")["data"]
+    later.keep(tmp_path / "state")
+    again = projector.Trainer(_drawing(1), CPU, channels=4, batch=4)
+    again.resume(tmp_path / "state")
+    assert "up to step 1 an earlier version" in again.card("")["data"]
+    with pytest.raises(InvalidSettings, match="batch 4, not 8"):
+        projector.Trainer(_drawing(), CPU, channels=4, batch=8).resume(tmp_path / "state")
+
+
+@pytest.mark.parametrize("module", [gan, projector])
+def test_a_damaged_or_foreign_state_is_refused_in_words(few: Images, module: Any, tmp_path: Path) -> None:
+    def trainer() -> Any:
+        if module is gan:
+            return gan.Trainer(few, CPU, channels=4, batch=4)
+        return projector.Trainer(_drawing(), CPU, channels=4, batch=4)
+
+    path = tmp_path / "one.state"
+    trainer().keep(path)
+    whole, kept = path.read_bytes(), torch.load(path, weights_only=True)
+    for data in (b"", b"nothing of the kind", whole[: len(whole) // 2], pickle.dumps(path, 2)):
+        path.write_bytes(data)
+        with pytest.raises(InvalidSettings, match=r"one\.state is not the state of a training run"):
+            trainer().resume(path)
+    for foreign in ([1, 2], {"made": kept["made"]}, {**kept, "modules": {}, "projector": {}}):
+        torch.save(foreign, path)
+        with pytest.raises(InvalidSettings, match=r"one\.state is not the state of a training run"):
+            trainer().resume(path)
+    torch.save({**kept, "made": {n: v for n, v in kept["made"].items() if n != "batch"}}, path)
+    with pytest.raises(InvalidSettings, match="batch not noted, not 4"):
+        trainer().resume(path)
+    torch.save({n: v for n, v in kept.items() if n != "made"}, path)
+    with pytest.raises(InvalidSettings, match="does not say what its run was made with"):
+        trainer().resume(path)
 
 
 def test_no_limit_reaches_the_held_out_images(collection: Path) -> None:

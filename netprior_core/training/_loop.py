@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from netprior_core.compute import Compute
-from netprior_core.errors import InvalidSettings
+from netprior_core.errors import InvalidSettings, NetPriorError
 
 
 class Resumable(Protocol):
@@ -70,18 +71,14 @@ def load_state(
 
     Raises InvalidSettings when it is not the state of a training, or of one that differs in ``identity``.
     """
-    try:
+    with readable(path):
         with safe_open(path, framework="pt", device="cpu") as file:
             about: dict[str, Any] = json.loads((file.metadata() or {})["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, KeyError, ValueError):
-        raise InvalidSettings(f"{path.name} is not the state of a training run.") from None
-    for name, value in json.loads(json.dumps(identity)).items():  # as the file holds it
-        if about.get(name) != value:
-            raise InvalidSettings(f"{path.name} belongs to a run with another {name}: {about.get(name)}, not {value}.")
-    for prefix, module in modules.items():
-        start = f"{prefix}."
-        module.load_state_dict({name.removeprefix(start): v for name, v in tensors.items() if name.startswith(start)})
+        check_same(path, about, json.loads(json.dumps(identity)))  # as the file holds it
+        for prefix, module in modules.items():
+            start = f"{prefix}."
+            module.load_state_dict({name.removeprefix(start): v for name, v in tensors.items() if name.startswith(start)})
 
     def placed(name: str, value: torch.Tensor) -> torch.Tensor:
         """As Adam itself keeps it: on the device, laid out as its parameter."""
@@ -95,3 +92,45 @@ def load_state(
         if known:
             adam.state[parameter] = {name: placed(name, value) for name, value in known.items()}
     return about
+
+
+def load_pickled(path: Path, made: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training kept with torch.save, on the CPU: tensors and plain values only, nothing else is unpickled.
+
+    Raises InvalidSettings when it is not that, or does not say in "made" that it was made with what ``made`` says.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # a damaged file, or one of something else, can raise nearly anything
+        state = None
+    if not isinstance(state, dict):
+        raise InvalidSettings(f"{path.name} is not the state of a training run, or it is damaged.")
+    if not isinstance(state.get("made"), dict):
+        raise InvalidSettings(
+            f"{path.name} does not say what its run was made with, as states of earlier versions do not: start without --resume."
+        )
+    with readable(path):
+        check_same(path, state["made"], made)
+    return state
+
+
+def check_same(path: Path, kept: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """Raises InvalidSettings, which names what differs, when a state in ``path`` is of a run made with something else."""
+    differences = [
+        f"{name.replace('_', ' ')} {kept.get(name, 'not noted')}, not {value}"
+        for name, value in made.items()
+        if name not in kept or kept[name] != value
+    ]
+    if differences:
+        raise InvalidSettings(f"{path.name} belongs to a run with other settings: {'; '.join(differences)}.")
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raises InvalidSettings for whatever goes wrong inside because the state in ``path`` is damaged or of something else."""
+    try:
+        yield
+    except NetPriorError:
+        raise
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError):
+        raise InvalidSettings(f"{path.name} is not the state of a training run, or it is damaged.") from None

@@ -25,6 +25,7 @@ from netprior_core.networks.seeded import seeded
 from netprior_core.training import _gan_data
 from netprior_core.training._cards import write_readme
 from netprior_core.training._gan_data import Images, nearest, sheet, signed, sliced_wasserstein
+from netprior_core.training._loop import load_pickled, readable
 
 SUMMARY = "train a GAN on a collection (CelebA faces, MNIST) in --data and write checkpoints/gan-COLLECTION.safetensors"
 
@@ -285,15 +286,14 @@ class Trainer:
         partial.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Go on from a state. Raises InvalidSettings when it is of a run with other settings."""
-        state = torch.load(path, map_location=self.compute.device, weights_only=True)
-        if state["made"] != self._made():
-            raise InvalidSettings(f"{path.name} belongs to a run with other settings: {state['made']}, not {self._made()}.")
-        for name, module in (("generator", self.generator), ("average", self.average), ("critic", self.critic)):
-            module.load_state_dict(state["modules"][name])
-        for name, adam in self.adams.items():
-            adam.load_state_dict(state["adams"][name])
-        self.step, self.seconds, self.curve, self.floor = state["step"], state["seconds"], state["curve"], state["floor"]
+        """Go on from a state. Raises InvalidSettings when it is none, or of a run with other settings."""
+        state = load_pickled(path, self._made())
+        with readable(path):
+            for name, module in (("generator", self.generator), ("average", self.average), ("critic", self.critic)):
+                module.load_state_dict(state["modules"][name])
+            for name, adam in self.adams.items():
+                adam.load_state_dict(state["adams"][name])
+            self.step, self.seconds, self.curve, self.floor = state["step"], state["seconds"], state["curve"], state["floor"]
 
     def _made(self) -> dict[str, Any]:
         shape = list(self.images.shape)

@@ -6,6 +6,7 @@ import argparse
 import copy
 import math
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from netprior_core.networks.critic import Projector
 from netprior_core.networks.seeded import seeded
 from netprior_core.problem import to_unit
 from netprior_core.training._cards import write_readme
+from netprior_core.training._loop import load_pickled, readable
 from netprior_core.training.gan import HALF_LIFE, follow
 
 SUMMARY = "learn NPGD's projector for a trained generator and write checkpoints/projector-COLLECTION.safetensors"
@@ -70,6 +72,8 @@ def run(options: argparse.Namespace) -> None:
     if options.resume and state.exists():
         trainer.resume(state)
         print(f"goes on after step {trainer.step}, {trainer.seconds / 60:.1f} min", flush=True)
+        if trainer.earlier():
+            print(f"the generator: {trainer.earlier()}", flush=True)
     start = judged = time.perf_counter()
     while time.perf_counter() - start < 60 * options.minutes and not 0 < options.steps <= trainer.step:
         trainer.advance()
@@ -84,10 +88,8 @@ def _keep(trainer: Trainer, options: argparse.Namespace, state: Path, about: dic
     print(f"step {trainer.step}, {trainer.seconds / 60:.1f} min: {found}", flush=True)
     trainer.keep(state)
     name = f"projector-{options.collection}"
-    command = f"python -m netprior_core train projector --collection {options.collection} --channels {trainer.channels}"
-    command += f" --batch {trainer.batch} --learning-rate {trainer.learning_rate:g} --latent-weight {trainer.latent_weight:g}"
-    command += f" --seed {trainer.seed} --steps {trainer.step} --minutes 6000"
-    card = {**trainer.card(command), "name": name, "terms": about.get("terms")}
+    command = f"python -m netprior_core train projector --collection {options.collection}"
+    card = {**trainer.card(trainer.command(command)), "name": name, "terms": about.get("terms")}
     priors.save(options.out / f"{name}.safetensors", trainer.tensors(), card)
     write_readme(options.out)
 
@@ -120,6 +122,8 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.curve: list[list[float]] = []
         self.metrics: dict[str, str] = {}
+        #: Where each stretch of the training began, its learning rate, and the digest of the generator that it had.
+        self.stretches: list[tuple[int, float, str]] = [(0, learning_rate, drawing.digest())]
 
     def advance(self) -> None:
         """One step of Adam."""
@@ -172,9 +176,29 @@ class Trainer:
         """The averaged projector under the names of its file."""
         return {f"network.{name}": value.float().contiguous() for name, value in self.average.state_dict().items()}
 
+    def command(self, base: str) -> str:
+        """What to type for the whole training after ``base``, stretch by stretch."""
+        lines = []
+        ends = [*(first for first, _, _ in self.stretches[1:]), self.step]
+        for (first, rate, _), end in zip(self.stretches, ends, strict=True):
+            if first < end or not first:
+                line = f"{base} --channels {self.channels} --batch {self.batch} --learning-rate {rate:g}"
+                line += f" --latent-weight {self.latent_weight:g} --seed {self.seed} --steps {end} --minutes 6000"
+                lines.append(f"{line} --resume" if first else line)
+        return " && ".join(lines)
+
+    def earlier(self) -> str:
+        """Until when the generator was an earlier version of what it is now, in words; empty where it never was."""
+        until = 0
+        for (_, _, digest), (first, _, _) in pairwise(self.stretches):
+            if digest != self.stretches[-1][2]:
+                until = first
+        return f"up to step {until} an earlier version of it" if until else ""
+
     def card(self, command: str) -> dict[str, Any]:
         """What the file says of itself."""
         where = machine_words(self.compute.device)
+        source = f"the generator {self.drawing.title}" + (f" ({self.earlier()})" if self.earlier() else "")
         return {
             "key": projector_key(self.drawing.digest()),
             "recipe": RECIPE,
@@ -184,7 +208,7 @@ class Trainer:
             "network": "DCGAN critic with a latent as output",
             "shape": list(self.drawing.shape),
             "settings": {"channels": self.channels, "latent": self.drawing.latent, "latent_weight": self.latent_weight},
-            "data": f"samples of the generator {self.drawing.title}, noise log-uniform in {NOISE[0]} to {NOISE[1]}",
+            "data": f"samples of {source}, noise log-uniform in {NOISE[0]} to {NOISE[1]}",
             "steps": self.step,
             "seed": self.seed,
             "seconds": round(self.seconds),
@@ -199,23 +223,28 @@ class Trainer:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         tensors = {"projector": self.projector.state_dict(), "average": self.average.state_dict(), "adam": self.adam.state_dict()}
-        torch.save({**tensors, "step": self.step, "seconds": self.seconds, "curve": self.curve, "made": self._made()}, partial)
+        about = {"step": self.step, "seconds": self.seconds, "curve": self.curve, "stretches": self.stretches}
+        torch.save({**tensors, **about, "made": self._made()}, partial)
         partial.replace(path)
 
     def _made(self) -> dict[str, Any]:
         """What must not change from one stretch of a training to the next, since the card says it of the whole."""
-        same = {"channels": self.channels, "seed": self.seed, "latent_weight": self.latent_weight}
+        same = {"channels": self.channels, "batch": self.batch, "seed": self.seed, "latent_weight": self.latent_weight}
         return {"shape": list(self.drawing.shape), **same}
 
     def resume(self, path: Path) -> None:
-        """Go on from a state, also of an earlier version of the generator. Raises InvalidSettings when it is of another kind."""
-        state = torch.load(path, map_location=self.compute.device, weights_only=True)
-        made = self._made()
-        if state["made"] != made:
-            raise InvalidSettings(f"{path.name} belongs to a run with other settings: {state['made']}, not {made}.")
-        self.projector.load_state_dict(state["projector"])
-        self.average.load_state_dict(state["average"])
-        self.adam.load_state_dict(state["adam"])
+        """Go on from a state, with another learning rate or version of the generator where these changed: the card says so.
+
+        Raises InvalidSettings when it is none, or of a run with other settings.
+        """
+        state = load_pickled(path, self._made())
+        with readable(path):
+            self.projector.load_state_dict(state["projector"])
+            self.average.load_state_dict(state["average"])
+            self.adam.load_state_dict(state["adam"])
+            self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]
+            before = [(first, rate, digest) for first, rate, digest in state["stretches"] if first < self.step]
         for group in self.adam.param_groups:  # the state holds the rate it was kept at; what was asked for counts
             group["lr"] = self.learning_rate
-        self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]
+        now = (self.step, self.learning_rate, self.drawing.digest())
+        self.stretches = before if before and before[-1][1:] == now[1:] else [*before, now]
