@@ -6,6 +6,7 @@ import argparse
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,3 +85,95 @@ def test_other_files_in_the_folder_do_not_stop_the_readme(collection: Path) -> N
     readme = (collection / "out" / "README.md").read_text()
     assert "lowshot-few-2" in readme
     assert "state.safetensors" not in readme
+
+
+def _interrupted(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The state of a run that was cut off after its second iteration."""
+    monkeypatch.setattr(_shots, "KEEP_EVERY", 2)
+    drawn, left = lowshot._drawn, iter(range(2))
+
+    def cut_off(*some: Any) -> float:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return drawn(*some)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lowshot, "_drawn", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            lowshot.run(_options(data, "--shots", "3", "--targets", "0"))
+    (state,) = (data / "out").glob("*.state")
+    return state
+
+
+def test_an_interrupted_run_goes_on_exactly_and_may_grow(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few, path = ["--shots", "3", "--targets", "0"], collection / "out" / "lowshot-few-3-mmd.safetensors"
+    lowshot.run(_options(collection, *few, "--iterations", "6"))
+    whole = priors.load(path).tensors
+    path.unlink()
+    state = _interrupted(collection, monkeypatch)
+    lowshot.run(_options(collection, *few, "--iterations", "6", "--resume"))
+    found = priors.load(path).tensors
+    assert all(torch.equal(found[name], value) for name, value in whole.items())
+    assert not state.exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--batch", "2"], "batch 0, not 2"),
+        (["--channels", "8"], "channels 4, not 8"),
+        (["--size", "32"], "size 16, not 32"),
+        (["--iterations", "3"], "4 iterations: .* more, not fewer"),
+    ],
+)
+def test_a_run_with_other_settings_is_not_gone_on_with(
+    collection: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], words: str
+) -> None:
+    state = _interrupted(collection, monkeypatch)
+    with pytest.raises(InvalidSettings, match=words):
+        lowshot.run(_options(collection, "--shots", "3", "--resume", *more))
+    # Nor is one of another collection, number or loss, under whatever name its state is.
+    state.rename(state.with_name("lowshot-few-2-l2.state"))
+    with pytest.raises(InvalidSettings, match="shots 3, not 2; loss mmd, not l2"):
+        lowshot.run(_options(collection, "--shots", "2", "--loss", "l2", "--resume"))
+
+
+def test_a_damaged_or_foreign_state_is_refused_in_words(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = _interrupted(collection, monkeypatch)
+    whole, kept = state.read_bytes(), torch.load(state, weights_only=True)
+    resumed = _options(collection, "--shots", "3", "--resume")
+    for data in (b"", b"nothing of the kind", whole[: len(whole) // 2]):
+        state.write_bytes(data)
+        with pytest.raises(InvalidSettings, match=r"few-3-mmd\.state is not the state of a training run"):
+            lowshot.run(resumed)
+    for name, words in (
+        ("made", "does not say what its run was made with"),
+        ("curve", "not the state"),
+        ("network", "does not fit"),
+    ):
+        torch.save({n: v for n, v in kept.items() if n != name}, state)
+        with pytest.raises(InvalidSettings, match=words):
+            lowshot.run(resumed)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--shots", "0"], "--shots: .* at least one example"),
+        (["--shots", "-1", "--loss", "l2"], "--shots: .* at least one example"),
+        (["--shots", "1", "--loss", "mmd"], "--shots: the MMD"),
+        (["--shots", "3", "--loss", "mmd", "--batch", "1"], "--batch: the MMD"),
+        (["--shots", "3", "--loss", "l2", "--batch", "-1"], "--batch"),
+        (["--shots", "3", "--channels", "2"], "channels"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_before_anything_is_read(collection: Path, more: list[str], words: str) -> None:
+    (collection / "few.zip").unlink()
+    with pytest.raises(InvalidSettings, match=words):
+        lowshot.run(_options(collection, *more))
+    assert not (collection / "out").exists()
+
+
+def test_one_example_can_be_learned_without_the_mmd(collection: Path) -> None:
+    lowshot.run(_options(collection, "--shots", "1", "--loss", "l2", "--batch", "1", "--targets", "0"))
+    assert (collection / "out" / "lowshot-few-1-l2.safetensors").is_file()

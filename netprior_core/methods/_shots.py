@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from netprior_core.compute import Compute
+from netprior_core.errors import InvalidSettings
 from netprior_core.generators import KINDS
 from netprior_core.methods._common import due, finite
 from netprior_core.networks.seeded import seeded
@@ -99,7 +100,7 @@ def pretrain(
     ``enough()``. ``keep`` is given the state every KEEP_EVERY iterations, from which ``resume`` goes on exactly.
     ``left_out`` images ``(L, C, H, W)`` are not learned: every PROBE_EVERY iterations the steps' "note" says how well they
     can be drawn.
-    Raises Unsolvable when the loss stops being a number.
+    Raises Unsolvable when the loss stops being a number, InvalidSettings when ``resume`` does not fit.
     """
     generator = torch.Generator().manual_seed(seed)
     count, shape = len(shots), (int(shots.shape[1]), int(shots.shape[2]), int(shots.shape[3]))
@@ -111,12 +112,15 @@ def pretrain(
     size = count if batch <= 0 else min(batch, count)
     first = 1
     if resume is not None:
-        network.load_state_dict(resume["network"])
-        with torch.no_grad():
-            z.copy_(resume["z"])
-        adam.load_state_dict(resume["adam"])
-        generator.set_state(resume["generator"])
-        first = int(resume["iteration"]) + 1
+        try:
+            network.load_state_dict(resume["network"])
+            with torch.no_grad():
+                z.copy_(resume["z"])
+            adam.load_state_dict(resume["adam"])
+            generator.set_state(resume["generator"])
+            first = int(resume["iteration"]) + 1
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
+            raise InvalidSettings(f"{title}: the state to go on from does not fit this training, or it is damaged.") from None
     note: dict[str, Any] = {}
     best = (0.0, 0)
     iteration, objective = first - 1, torch.zeros((), device=compute.device)

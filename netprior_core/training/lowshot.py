@@ -14,6 +14,8 @@ from scipy.optimize import linear_sum_assignment
 from netprior_core import examples, priors
 from netprior_core.compute import choose
 from netprior_core.device import pick_device
+from netprior_core.errors import InvalidSettings
+from netprior_core.methods import Method
 from netprior_core.methods.lowshot import LowShot
 from netprior_core.metrics import psnr
 from netprior_core.noise import GaussianNoise
@@ -21,6 +23,7 @@ from netprior_core.operators import Operator
 from netprior_core.problem import Problem
 from netprior_core.training._cards import write_readme
 from netprior_core.training._collections import COLLECTIONS
+from netprior_core.training._loop import load_pickled, readable
 
 SUMMARY = "pre-train low-shot priors on the shots of embedded sets, or on the first images of a collection in --data"
 
@@ -29,6 +32,8 @@ SHIPPED = ("faces", "coins", "histology", "phantoms")
 PRESET = "shipped"
 #: How the held-out targets are measured for the card: compressed sensing, m/n and σ in 8-bit units.
 RATIO, SIGMA = 0.05, 1.0
+#: Options of a collection's prior that must stay the same when it is gone on with; the iterations may grow.
+MADE = ("collection", "shots", "loss", "channels", "batch", "size")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,30 +105,29 @@ def train(name: str, folder: Path, *, targets: int, device: torch.device) -> Pat
 
 
 def train_collection(options: argparse.Namespace) -> Path:
-    """Pre-train on the first images of a collection as the paper does; keeps its state, resumes, writes the file at the end."""
+    """Pre-train on the first images of a collection as the paper does; keeps its state, resumes, writes the file at the end.
+
+    Raises InvalidSettings when that cannot be learned, or when the state to go on from is none or of a run with other settings.
+    """
+    method = _method(options)
     collection, device = COLLECTIONS[options.collection], pick_device(options.device)
     shots = collection.shots(options.data, options.shots, options.size)
     held_out = range(collection.first_held_out, collection.first_held_out + options.targets)
-    method = LowShot.preset(
-        "as published",
-        loss=options.loss,
-        channels=options.channels,
-        pretrain_iterations=options.iterations,
-        batch=options.batch,
-        tv_weight=LowShot().tv_weight,
-    )
     name = f"{options.collection}-{options.shots}-{options.loss}"
     path = options.out / f"lowshot-{name}.safetensors"
     state_file = options.out / f"lowshot-{name}.state"
     options.out.mkdir(parents=True, exist_ok=True)
-    state = torch.load(state_file, map_location="cpu", weights_only=True) if options.resume and state_file.exists() else None
-    before = float(state["seconds"]) if state else 0.0
-    curve: list[list[float]] = list(state["curve"]) if state else []
+    made = {name: getattr(options, name) for name in MADE}
+    state: dict[str, Any] | None = None
+    before, curve = 0.0, list[list[float]]()
+    if options.resume and state_file.exists():
+        state, before, curve = _resumed(state_file, made, options.iterations)
     start, shown = time.perf_counter(), 0.0
 
     def keep(now: Mapping[str, Any]) -> None:
         partial = state_file.with_suffix(".partial")
-        torch.save({**now, "seconds": before + time.perf_counter() - start, "curve": curve}, partial)
+        about = {"made": made, "planned": options.iterations, "curve": curve}
+        torch.save({**now, **about, "seconds": before + time.perf_counter() - start}, partial)
         partial.replace(state_file)
 
     stream = method.pretraining(shots, choose(method.precision, device), resume=state, keep=keep)
@@ -157,6 +161,44 @@ def train_collection(options: argparse.Namespace) -> Path:
     state_file.unlink(missing_ok=True)
     print(f"{name}: {card.get('metrics', 'not measured')}", flush=True)
     return path
+
+
+def _method(options: argparse.Namespace) -> LowShot:
+    """What learns the shots. Raises InvalidSettings when these options make no sense together."""
+    if options.shots < 1:
+        raise InvalidSettings("--shots: there must be at least one example to learn.")
+    if options.batch < 0:
+        raise InvalidSettings("--batch: a number of examples, or 0 for all of them.")
+    if options.loss == "mmd" and options.shots < 2:
+        raise InvalidSettings(
+            "--shots: the MMD compares sets of images, so it needs at least two examples. Take two, or --loss l2."
+        )
+    if options.loss == "mmd" and options.batch == 1:
+        raise InvalidSettings(
+            "--batch: the MMD compares sets of images, so a batch is at least two examples. Take two, or 0 for all, or --loss l2."
+        )
+    settings = {
+        **LowShot.presets["as published"],
+        "kind": "low-shot",
+        "loss": options.loss,
+        "channels": options.channels,
+        "pretrain_iterations": options.iterations,
+        "batch": options.batch,
+        "tv_weight": LowShot().tv_weight,
+    }
+    method = Method.registry.parse(settings)
+    assert isinstance(method, LowShot)
+    return method
+
+
+def _resumed(path: Path, made: Mapping[str, Any], iterations: int) -> tuple[dict[str, Any], float, list[list[float]]]:
+    """The state in a file, the seconds that it took, and its curve. Raises InvalidSettings when it is of another run."""
+    state = load_pickled(path, made)
+    with readable(path):
+        seconds, curve, planned = float(state["seconds"]), list(state["curve"]), int(state["planned"])
+        if iterations < planned:
+            raise InvalidSettings(f"{path.name} belongs to a run of {planned:,} iterations: --iterations can be more, not fewer.")
+    return state, seconds, curve
 
 
 def _drawn(images: torch.Tensor, shots: torch.Tensor) -> float:
