@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,23 @@ def test_all_files_together_stay_small() -> None:
     assert size(EMBEDDED) <= 4 * MIB
     assert size(COLLECTED) <= 20 * MIB
     assert size(sorted(priors.CHECKPOINTS.glob("*.safetensors"))) <= 42 * MIB
+
+
+def test_what_trainings_leave_beside_their_files_stays_out_of_the_repository() -> None:
+    root = priors.CHECKPOINTS.parent
+    if not (root / ".git").exists():
+        pytest.skip("not a clone of the repository")
+    left = [
+        "lowshot-celeba-10-mmd.state",
+        "gan-celeba.partial",
+        "tmp1a2b.partial",
+        "gan-celeba-samples.png",
+        "gan-celeba-neighbours.png",
+    ]
+    kept = ["gan-celeba.safetensors", "README.md"]
+    names = [f"checkpoints/{name}" for name in (*left, *kept)]
+    done = subprocess.run(["git", "check-ignore", "--no-index", *names], cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == names[: len(left)]
 
 
 @pytest.mark.parametrize("path", COLLECTED, ids=lambda p: p.stem)
