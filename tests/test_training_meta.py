@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import math
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -174,6 +176,10 @@ def test_another_network_s_state_is_refused(data: Path, tmp_path: Path) -> None:
         other.load(tmp_path / "state")
     with pytest.raises(InvalidSettings, match="no training state"):
         other.load(tmp_path / "nowhere")
+    for data_of in (b"", b"nothing of the kind", (tmp_path / "state").read_bytes()[:-9]):
+        (tmp_path / "state").write_bytes(data_of)
+        with pytest.raises(InvalidSettings, match="not the state of a training run"):
+            first.load(tmp_path / "state")
 
 
 def test_the_start_gets_better(data: Path) -> None:
@@ -203,8 +209,11 @@ def test_tasks_are_drawn_again_alike_and_from_what_is_not_held_out(data: Path, f
     assert set(tasks.validation(1)) == {f"{t} {k}" for t in kinds for k in ("faces", "patches")}
 
 
-def test_resuming_without_a_state_begins(data: Path) -> None:
+def test_resuming_without_a_state_begins_and_says_so(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metadip.run(_options(data, "--minutes", "0.001", "--resume", "--mixed"))
+    assert "no training state one to go on from: the training starts anew" in capsys.readouterr().out
+    metadip.run(_options(data, "--minutes", "0.001", "--resume", "--mixed"))
+    assert "anew" not in capsys.readouterr().out
     card = priors.load(priors.shipped(data.parent / "out")[key("metadip", "mixed")]).card
     assert "--mixed" in card["command"]
     assert "--minutes" in card["command"]
@@ -237,6 +246,50 @@ def test_a_card_says_which_options_held_when(data: Path) -> None:
     assert "--resume" not in first
     assert "--tiles 2" in second
     assert "--resume" in second
+
+
+def test_longer_training_is_never_written_over_by_a_run_that_does_not_go_on_from_it(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out" / "metadip-faces.safetensors"
+
+    def write(steps: int) -> None:
+        prior = priors.load(path)
+        priors.save(path, prior.tensors, {**prior.card, "steps": steps})
+
+    # A clock by which every step takes a second: three steps, each followed by a validation.
+    monkeypatch.setattr(_meta_loop, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    words = ["--minutes", "0.05", "--every", "0"]
+    metadip.run(_options(data, *words))
+    write(5000)
+    own_state, before = (tmp_path / "state" / "one").read_bytes(), path.read_bytes()
+    capsys.readouterr()
+    for more in ([], ["--resume", "--state", str(tmp_path / "state" / "none")]):
+        metadip.run(_options(data, *words, *more))
+        assert path.read_bytes() == before
+        assert capsys.readouterr().out.count("metadip-faces.safetensors is left alone") == 1
+    # Resumed from the state of a run that never wrote it: not its own either.
+    metadip.run(_options(data, *words, "--resume"))
+    assert path.read_bytes() == before
+    assert capsys.readouterr().out.count("is left alone") == 1
+    # Nor is it when the state's run has written a file of this name elsewhere.
+    metadip.run(_options(data, *words, "--out", str(tmp_path / "elsewhere")))
+    metadip.run(_options(data, *words, "--resume"))
+    assert path.read_bytes() == before
+    assert priors.card_of(tmp_path / "elsewhere" / path.name)["steps"] == 3
+    capsys.readouterr()
+    # Its own state, and its own weights to begin from.
+    (tmp_path / "state" / "one").write_bytes(own_state)
+    metadip.run(_options(data, *words, "--resume"))
+    assert priors.card_of(path)["steps"] == 6
+    write(5000)
+    metadip.run(_options(data, *words, "--begin", str(path)))
+    assert priors.card_of(path)["steps"] == 3
+    assert "left alone" not in capsys.readouterr().out
+    # Once it has more steps, a run of its own takes the place.
+    write(2)
+    metadip.run(_options(data, *words))
+    assert priors.card_of(path)["steps"] == 3
 
 
 def test_missing_data_is_said_in_words(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import time
@@ -18,10 +19,11 @@ from safetensors.torch import save_file
 from netprior_core import priors
 from netprior_core.compute import choose
 from netprior_core.device import pick_device
-from netprior_core.errors import InvalidSettings
+from netprior_core.errors import InvalidSettings, MissingPrior
 from netprior_core.methods.metadip import LEARNED_STEPS, MOMENTUM, RECIPE, TV_WEIGHT, Fit, inner_step, key
 from netprior_core.networks.metadip import picture
 from netprior_core.training._cards import write_readme
+from netprior_core.training._loop import readable
 from netprior_core.training._meta import Task, clipped, drawing, through
 from netprior_core.training._meta_data import VALIDATED_AT, Measured, Tasks, mean_psnr
 
@@ -106,6 +108,8 @@ class Outer:
         self.adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
         self.done, self.seconds, self.history = 0, 0.0, []  # type: ignore[var-annotated]
         self.begun = False  # from learned weights, for which the whole inner loop is not too long
+        self.file = options.out / recipe.file
+        self.owns = ""  # the file of weights that this run wrote or goes on from, and may write over
         #: Options of every stretch of the training, with the seconds after which it began.
         self.stretches: list[tuple[float, str]] = []
 
@@ -194,7 +198,7 @@ class Outer:
             for name, value in self.adam.state.get(parameter, {}).items():
                 tensors[f"adam.{i}.{name}"] = torch.as_tensor(value)
         about = {"done": self.done, "seconds": self.seconds, "history": self.history, "card": self.recipe.card}
-        about |= {"stretches": self.stretches, "begun": self.begun}
+        about |= {"stretches": self.stretches, "begun": self.begun, "owns": self.owns}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(about)})
@@ -202,10 +206,10 @@ class Outer:
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
-        """Go on from a saved state. Raises InvalidSettings when there is none, or it is of another network."""
+        """Go on from a saved state. Raises InvalidSettings when there is none, it is damaged, or it is of another network."""
         if not path.is_file():
             raise InvalidSettings(f"There is no training state {path.name} to resume from.")
-        with safe_open(path, framework="pt") as file:
+        with readable(path), safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["state"])
             card = self.recipe.card
             if {**about["card"], "data": card["data"]} != card:
@@ -223,6 +227,7 @@ class Outer:
         self.done, self.seconds, self.history = about["done"], about["seconds"], about["history"]
         self.stretches = [(begun, words) for begun, words in about.get("stretches", [(0.0, "")])]
         self.begun = about.get("begun", any("--begin" in words for _, words in self.stretches))
+        self.owns = about.get("owns", str(self.file.resolve()))
 
     @torch.no_grad()
     def begin(self, path: Path) -> None:
@@ -233,14 +238,24 @@ class Outer:
             parameter.copy_(value)
         if prior.tensors["rates"].shape != self.log_rates.shape:
             raise InvalidSettings(f"{path.name} has other learned rates than this network.")
-        self.begun = True
+        self.begun, self.owns = True, str(self.file.resolve())
         self.log_rates.copy_(prior.tensors["rates"])
         torch._foreach_copy_(self.average, [*self.weights, self.log_rates])
 
     def _parameters(self) -> list[torch.Tensor]:
         return [p for group in self.adam.param_groups for p in group["params"]]
 
-    def ship(self, folder: Path) -> Path:
+    def may_ship(self) -> bool:
+        """Whether the file of these weights may be written: not over longer training that this run does not go on from."""
+        path = str(self.file.resolve())
+        with contextlib.suppress(MissingPrior):
+            steps = priors.card_of(self.file).get("steps")
+            if self.owns != path and isinstance(steps, int) and steps > self.done:
+                return False
+        self.owns = path
+        return True
+
+    def ship(self) -> Path:
         """Write the averaged start with its card, and the folder's README."""
         recipe, options = self.recipe, self.options
         tensors = {f"network.{name}": w for name, w in zip(self.names, self.average[:-1], strict=True)}
@@ -269,8 +284,8 @@ class Outer:
             "settings": {"kind": recipe.kind, "recipe": RECIPE},
             "key": key(recipe.kind, recipe.trained),
         }
-        path = priors.save(folder / recipe.file, tensors, card)
-        write_readme(folder)
+        path = priors.save(self.file, tensors, card)
+        write_readme(path.parent)
         return path
 
     def stretch(self) -> None:
@@ -304,12 +319,16 @@ def train(recipe: Recipe, tasks: Tasks, options: argparse.Namespace) -> Outer:
     state = options.state or priors.cache_folder().parent / "training" / f"{recipe.file}.state"
     if options.resume and state.is_file():
         outer.load(state)
-    elif options.begin:
-        outer.begin(options.begin)
+    else:
+        if options.resume:
+            how = f"begins from {options.begin.name}" if options.begin else "starts anew"
+            print(f"There is no training state {state.name} to go on from: the training {how}.", flush=True)
+        if options.begin:
+            outer.begin(options.begin)
     outer.stretch()
     held = tasks.validation(options.validate)
     limit = outer.seconds + 60 * options.minutes
-    checked, losses = outer.seconds, list[float]()
+    checked, losses, said = outer.seconds, list[float](), False
     while True:
         if outer.done == 0 or outer.seconds - checked >= 60 * options.every or outer.seconds >= limit:
             found = outer.validate(held)
@@ -318,8 +337,13 @@ def train(recipe: Recipe, tasks: Tasks, options: argparse.Namespace) -> Outer:
             print(f"{outer.done} steps, {outer.seconds:.0f} s, outer loss {mean}: {found}", flush=True)
             checked, losses = outer.seconds, []
             if outer.done:
+                ours = outer.may_ship()
                 outer.save(state)
-                outer.ship(options.out)
+                if ours:
+                    outer.ship()
+                elif not said:
+                    said = True
+                    print(f"{recipe.file} is left alone: it has more steps than this run. Or take another --out.", flush=True)
             if outer.seconds >= limit:
                 return outer
         start = time.perf_counter()
