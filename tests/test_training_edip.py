@@ -144,7 +144,8 @@ def test_the_command_writes_a_prior_with_a_card_and_goes_on(tmp_path: Path) -> N
     assert [step for _, step, _ in card["curve"]] == [2, 4]
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "edip-tomography.safetensors" in readme
-    assert card["metrics"]["mean on held-out pairs"] in readme
+    for minutes, step, psnr in card["curve"]:
+        assert f"{psnr:.2f} dB after {minutes:g} min (step {step})" in readme
 
 
 def test_the_card_says_when_training_was_cut_short() -> None:

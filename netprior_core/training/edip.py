@@ -18,7 +18,7 @@ from netprior_core.methods.edip import RECIPE, SHIPPED_NETWORK, key_of_task
 from netprior_core.metrics import psnr
 from netprior_core.networks.edip import EducatedUNet
 from netprior_core.networks.seeded import seeded
-from netprior_core.training._cards import write_readme
+from netprior_core.training._cards import thinned, write_readme
 from netprior_core.training._edip_pairs import Pairs, Patches, Phantoms
 from netprior_core.training._loop import keep_state, load_state, train
 
@@ -134,7 +134,7 @@ class Trainer:
     def card(self, command: str) -> dict[str, Any]:
         """What the shipped file says of itself."""
         where = machine_words(self.compute.device)
-        curve = ", ".join(f"{decibels:.2f} dB after {minutes:g} min" for minutes, _, decibels in _thinned(self.curve))
+        curve = ", ".join(f"{decibels:.2f} dB after {minutes:g} min" for minutes, _, decibels in thinned(self.curve, 8))
         done = "" if self.step >= self.steps else f" (of {self.steps} planned: cut short)"
         return {
             "key": key_of_task(self.task.name),
@@ -168,10 +168,3 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
         return {"task": self.task.name, "seed": self.seed, "settings": self.settings}
-
-
-def _thinned(curve: list[list[float]], most: int = 8) -> list[list[float]]:
-    """At most so many points, the first and the last among them."""
-    if len(curve) <= most:
-        return curve
-    return [curve[round(i * (len(curve) - 1) / (most - 1))] for i in range(most)]

@@ -23,7 +23,7 @@ from netprior_core.methods._shots import build, settle
 from netprior_core.networks.critic import Critic
 from netprior_core.networks.seeded import seeded
 from netprior_core.training import _gan_data
-from netprior_core.training._cards import write_readme
+from netprior_core.training._cards import GAN_FLOOR, write_readme
 from netprior_core.training._gan_data import Images, nearest, sheet, signed, sliced_wasserstein
 from netprior_core.training._loop import load_pickled, readable
 
@@ -259,6 +259,7 @@ class Trainer:
             "network": "DCGAN",
             "shape": list(self.images.shape),
             "shots": len(self.images.train),
+            "mirrored": self.images.mirror,
             "settings": {"channels": self.channels, "latent": LATENT, "loss": self.loss, "batch": self.batch},
             "data": self.images.data,
             "terms": self.images.terms,
@@ -270,7 +271,7 @@ class Trainer:
             "loss": WORDS[self.loss],
             "metrics": {
                 f"sliced Wasserstein distance × 1000 to {min(JUDGED, len(self.images.held_out))} held-out images, samples": last[2],
-                "sliced Wasserstein distance × 1000 to held-out images, training images": round(self.floor, 1),
+                GAN_FLOOR: round(self.floor, 1),
             },
             "curve": self.curve,
         }

@@ -23,7 +23,7 @@ from netprior_core.metrics import psnr
 from netprior_core.networks.critic import Projector
 from netprior_core.networks.seeded import seeded
 from netprior_core.problem import to_unit
-from netprior_core.training._cards import write_readme
+from netprior_core.training._cards import PROJECTOR_NOISES, write_readme
 from netprior_core.training._loop import load_pickled, readable
 from netprior_core.training.gan import HALF_LIFE, follow
 
@@ -34,8 +34,6 @@ SUMMARY = "learn NPGD's projector for a trained generator and write checkpoints/
 NOISE = (0.03, 5.0)
 #: Weight λ of the latent's error; both errors are sums over an image's and a latent's numbers.
 LATENT_WEIGHT = 1.0
-#: At these noises the card says how near G(G†(G(z) + ν)) comes to G(z).
-SHOWN = (0.0, 0.1, 0.5, 1.0, 2.0, 4.0)
 SETTLED = 512
 
 
@@ -161,14 +159,14 @@ class Trainer:
         draws = torch.Generator().manual_seed(7)
         settle(self.average, self._pairs(draws, SETTLED)[2])
         values = []
-        for noise in SHOWN:
+        for noise in PROJECTOR_NOISES:
             _, images, noisy = self._pairs(torch.Generator().manual_seed(8), 64, noise)
             drawn = self.generator(self.compute.activations(self.average(noisy)))
             values.append(float(psnr(to_unit(drawn), to_unit(images)).mean()))
         if any(math.isnan(value) for value in values):
             raise InvalidSettings(f"The projector's answers are no numbers any more at step {self.step}: lower --learning-rate.")
         self.curve.append([self.step, round(self.seconds / 60, 1), *(round(value, 2) for value in values)])
-        words = ", ".join(f"{value:.2f} dB at {noise:g}" for noise, value in zip(SHOWN, values, strict=True))
+        words = ", ".join(f"{value:.2f} dB at {noise:g}" for noise, value in zip(PROJECTOR_NOISES, values, strict=True))
         self.metrics = {"G(G†(G(z) + ν)) against G(z), noise ν on [-1, 1]": words}
         return words
 
