@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from netprior_core import priors
+from netprior_core.methods.metadip import MetaDIP, MetaSIREN
 from netprior_core.training._cards import GAN_FLOOR, thinned, write_readme
 
 
@@ -75,6 +76,26 @@ def test_a_meta_learned_start_s_curve_is_its_validation_at_two_numbers_of_inner_
         "a, PSNR after 20 / 50 inner steps: 25.00 / 29.00 dB after 0 min (step 0), 26.00 / 30.00 dB after 1 min"
     )
     assert second.startswith("b, ")
+
+
+def test_what_differs_from_the_paper_is_said(tmp_path: Path) -> None:
+    shape = [3, 64, 64]
+    assert (
+        "crops of 64×64, the paper's on 128×128" in _rows(tmp_path, shape=shape, settings={"kind": "metadip"})["Beside the paper"]
+    )
+    siren = {"settings": {"kind": "metasiren"}, "layers": 5, "width": 128, "omega": 30.0}
+    words = _rows(tmp_path, shape=shape, **siren)["Beside the paper"]
+    assert "with 5 layers of 128 units, ω0 = 30.0; the paper's" in words
+    assert words.endswith("learnit's 5 layers of 256 units, ω0 = 200")
+    assert "Beside the paper" not in _rows(tmp_path)
+
+
+def test_the_docstrings_of_the_meta_learned_say_what_their_files_are() -> None:
+    dip, siren = (priors.card_of(priors.CHECKPOINTS / f"{name}-faces.safetensors") for name in ("metadip", "metasiren"))
+    assert dip["shape"] == siren["shape"] == [3, 64, 64]
+    assert "64×64 crops" in (MetaDIP.__doc__ or "")
+    own = f"{siren['layers']} layers of {siren['width']} units and ω0 = {siren['omega']:g}"
+    assert own in " ".join((MetaSIREN.__doc__ or "").split())
 
 
 def test_the_shipped_readme_is_what_the_cards_say(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def write_readme(folder: Path) -> Path:
             "Examples": _mirrored(card),
             "Terms": card.get("terms"),
             "Loss": card.get("loss"),
+            "Beside the paper": _published(card),
             "Training": f"{card.get('steps')} steps, seed {card.get('seed')}, {card.get('seconds')} s",
             "Measured": "; ".join(
                 f"{name.replace('_', ' ')} {value}" for name, value in card.get("metrics", {}).items() if name not in _CURVES
@@ -71,6 +72,18 @@ def _mirrored(card: dict[str, Any]) -> str:
     """How many examples there were, when their mirror images were learned too."""
     mirrored = card.get("mirrored", card.get("settings", {}).get("mirror"))
     return f"{card['shots']:,} and their mirror images" if mirrored and "shots" in card else ""
+
+
+def _published(card: dict[str, Any]) -> str:
+    """How a meta-learned start differs from the published one."""
+    kind, side = card.get("settings", {}).get("kind"), card.get("shape", [0])[-1]
+    if kind == "metadip":
+        return f"learned on crops of {side}×{side}, the paper's on 128×128 (CelebA)"
+    if kind == "metasiren":
+        own = f"{card.get('layers')} layers of {card.get('width')} units, ω0 = {card.get('omega')}"
+        published = "the paper's on 128×128 (CelebA), with learnit's 5 layers of 256 units, ω0 = 200"
+        return f"learned on faces of {side}×{side}, with {own}; {published}"
+    return ""
 
 
 def _curve(card: dict[str, Any]) -> str:
