@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=5, help="random starts of DIP, whose median curve counts")
     parser.add_argument("--learning-rates", type=float, nargs="*", default=[1e-4, 1e-3], help="of DIP: each is tried")
     parser.add_argument("--edip-learning-rate", type=float, default=1e-4, help="of EDIP")
+    parser.add_argument("--tv-weight", type=float, default=1e-4, help="γ of both, released: 1e-4, ours: 1e-3")
     parser.add_argument("--pictures", type=int, default=0, help="only so many pictures; 0 takes all")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
 
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     device = pick_device(options.device)
     print(f"CT, {size}×{size}, {options.views} views, noise {options.level:g}% of mean |y|, {iterations} iterations, {device}")
     print(f"PSNR of the raw output at every iteration, {CONVENTION}; DIP: the same U-Net with random weights, median of {runs}.")
+    print(f"Total variation's weight {options.tv_weight:g} in both.")
     print(f"steady: median of the last third; rise: first iteration within {WITHIN} dB of DIP's steady PSNR.")
     rows: list[dict[str, Any]] = []
     for name, truth in pictures(size, options.data):
@@ -66,7 +68,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
             key = f"{name}, {rate:g}"
             found = report.cached(key)
             if found is None:
-                compared = _compare(problem, truth, iterations, runs, rate, options.edip_learning_rate)
+                compared = _compare(problem, truth, iterations, runs, rate, options.edip_learning_rate, options.tv_weight)
                 found = report.row(key, image=name, **compared)
             rows.append(found)
     for rate in rates:
@@ -106,16 +108,19 @@ def _problem(truth: torch.Tensor, views: int, level: float) -> Problem:
     return Problem(y, model, operator, noise, model.noise_std(noise, y), shape)
 
 
-def _compare(problem: Problem, truth: torch.Tensor, iterations: int, runs: int, rate: float, edip_rate: float) -> dict[str, Any]:
+def _compare(
+    problem: Problem, truth: torch.Tensor, iterations: int, runs: int, rate: float, edip_rate: float, weight: float
+) -> dict[str, Any]:
+    same: dict[str, Any] = {"iterations": iterations, "tv_weight": weight}
     truth = truth.to(problem.device)
     start = time.perf_counter()
     dips, results = [], []
     for seed in range(runs):
-        curve, result = _curve(EducatedDIP(start="random", iterations=iterations, learning_rate=rate), problem, truth, seed)
+        curve, result = _curve(EducatedDIP(start="random", learning_rate=rate, **same), problem, truth, seed)
         dips.append(curve)
         results.append(result)
     dip_seconds = (time.perf_counter() - start) / runs
-    educated = EducatedDIP(iterations=iterations, learning_rate=edip_rate)
+    educated = EducatedDIP(learning_rate=edip_rate, **same)
     edip, result = _curve(educated, problem, truth, 0)  # no seed changes it
     dip = [statistics.median(values) for values in zip(*dips, strict=True)]
     goal = steady(dip)

@@ -39,7 +39,9 @@ class EducatedDIP(Method):
     and was taught for minutes, not days: their cards say how long, and that the patches' own answer is worse than z for
     deblurring, Fourier measurements and super-resolution. A colour picture goes through as three grey ones with the same weights.
     "random" is the same network, untrained, on the same z: the control of the paper. The released γ weighs TV against a mean over
-    y in another unit; "pictures" is ours, for the other operators.
+    y in another unit; "pictures" is ours, for the other operators, and "ours" for tomography: γ = 1e-3, chosen on two phantoms of
+    128×128 (60 views, 5% noise). There 100 steps end at 29.7 and 30.6 dB, as released at 29.0 and 25.0: it keeps what the
+    educated network knew (30.3 and 30.7).
     """
 
     title: ClassVar[str] = "Educated DIP"
@@ -52,6 +54,7 @@ class EducatedDIP(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "as released": {},
         "live": {"iterations": 300},
+        "ours": {"tv_weight": 1e-3},
         "pictures": {"tv_weight": 0.02},
     }
 
