@@ -28,6 +28,7 @@ function updateStrip(view) {
   setText(refs.equation, operator?.equation ?? "");
   setText(refs.operatorTitle, operator?.title ?? "operator");
   setText(refs.operatorCaption, operator?.caption ?? "");
+  for (const caption of [refs.truthCaption, refs.measurementCaption, refs.operatorCaption]) caption.title = caption.textContent;
   updateShots(view, shots);
   refs.root.toggleAttribute("data-notruth", !hasTruth(state));
 }
@@ -46,7 +47,7 @@ function updateShots(view, shots) {
   }
   srcs.forEach((src, i) => wantPicture(view.shotSlots[i], src));
   const total = shots?.total ?? srcs.length;
-  setText(view.refs.shotsCaption, srcs.length ? (total > srcs.length ? `${srcs.length} of ${total} shown` : `${total} examples`) : "");
+  setText(view.refs.shotsCaption, srcs.length ? (total > srcs.length ? `${srcs.length} of ${total} shown` : `${total} example${total === 1 ? "" : "s"}`) : "");
 }
 
 function paintStrip(view) {

