@@ -28,6 +28,7 @@ from netprior_core.errors import MissingPrior
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 MAX_FILE_BYTES = 64 * 2**20
 MAX_CACHE_BYTES = 512 * 2**20
+GIVEN = "drunet-"  # what the names of published weights begin with
 MOST = 8192  # of a side or of channels in a card
 _HEADER_LIMIT = 2**20
 
@@ -239,8 +240,9 @@ def _is_size(value: Any) -> bool:
 
 
 def _make_room(folder: Path) -> None:
-    """Delete the least recently used priors beyond MAX_CACHE_BYTES."""
-    files = sorted(((p.stat().st_mtime, p.stat().st_size, p) for p in folder.glob("*.safetensors")), reverse=True)
+    """Delete the least recently used priors beyond MAX_CACHE_BYTES; not what a person gave and nothing here could learn again."""
+    learned = [path for path in folder.glob("*.safetensors") if not path.stem.startswith(GIVEN)]
+    files = sorted(((p.stat().st_mtime, p.stat().st_size, p) for p in learned), reverse=True)
     total = 0
     for _, size, path in files:
         total += size

@@ -120,8 +120,10 @@ def test_least_recently_used_goes_first(cache: Path, monkeypatch: pytest.MonkeyP
     os.utime(cache / "a.safetensors", (10, 10))
     size = (cache / "a.safetensors").stat().st_size
     monkeypatch.setattr(priors, "MAX_CACHE_BYTES", 3 * size)
+    priors.save(cache / "drunet-grey.safetensors", {"w": torch.zeros(9000)}, {})  # published weights that a person gave
+    os.utime(cache / "drunet-grey.safetensors", (0, 0))
     priors.remember("d", {"w": torch.zeros(1000)}, {})
-    assert sorted(p.stem for p in cache.glob("*.safetensors")) == ["a", "c", "d"]
+    assert sorted(p.stem for p in cache.glob("*.safetensors")) == ["a", "c", "d", "drunet-grey"]
 
 
 def test_an_unusable_cache_is_said_and_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
