@@ -66,6 +66,9 @@ class LowShot(Method):
     From a "random" start no example is looked at: the same two stages with weights drawn at random and z ~ N(0, I), which is
     what the examples' share in the result is measured against.
 
+    "ours" and what follows from it were chosen on compressed sensing. Colours need a longer search of the latent: in colorization
+    "as published" is 5.6 dB better with the same prior (ten faces, ten shots).
+
     "ours, upsampling" has another generator (bilinear upsampling between convolutions), which keeps what was not learned smooth.
     "ours, denoised" also adds regularisation by denoising (RED; Romano, Elad, Milanfar 2017) to the joint stage:
     w/2 ‖G(z; θ) − D(G(z; θ))‖² with D, the small DRUNet, at a fixed noise level, held constant for a few iterations at a time. The
