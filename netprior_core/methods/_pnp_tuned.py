@@ -2,9 +2,9 @@
 
 ``python -m netprior_core bench plug-and-play --tune`` searches them: coordinate search of the mean PSNR over two embedded pictures
 of 64×64 at the strengths listed in ``bench.plug_and_play.TUNED_ON``. Searched so far: PnP-ADMM on compressed sensing and phase
-retrieval, DPIR on compressed sensing, all three on inpainting, tomography and Fourier measurements; RED's on compressed sensing and
-phase retrieval, and all for denoising, designed sensing and colorization, were set by hand. Operators that are not here have the
-defaults.
+retrieval, DPIR on compressed sensing, RED on super-resolution, all three on inpainting, tomography and Fourier measurements. RED's on
+compressed sensing and phase retrieval, and all for denoising, designed sensing and colorization, were set by hand. Operators that are
+not here have the defaults.
 """
 
 from __future__ import annotations
@@ -42,5 +42,6 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         "inpainting": {"strength": 25.0, "weight": 0.05, "iterations": 100},
         "tomography": {"strength": 12.0, "weight": 1.0, "iterations": 25},
         "fourier": {"strength": 12.0, "iterations": 100},
+        "super-resolution": {"strength": 12.0, "weight": 1.0, "iterations": 25},
     },
 }
