@@ -2,8 +2,8 @@
 
 ``python -m netprior_core bench plug-and-play --tune`` searches them: coordinate search of the mean PSNR over two embedded pictures
 of 64×64 at the strengths listed in ``bench.plug_and_play.TUNED_ON``. Searched so far: PnP-ADMM on compressed sensing and phase
-retrieval, DPIR on compressed sensing, RED on super-resolution, all three on inpainting, tomography and Fourier measurements. RED's on
-compressed sensing and phase retrieval, and all for denoising, designed sensing and colorization, were set by hand. Operators that are
+retrieval, DPIR on compressed sensing, RED on super-resolution, all three on inpainting, tomography and Fourier measurements. Set by
+hand: RED's on compressed sensing and phase retrieval, and all for denoising, designed sensing and colorization. Operators that are
 not here have the defaults.
 """
 
