@@ -50,8 +50,10 @@ class FilteredBackProjection(Method):
         return "FBP" if self.denoiser == "none" else f"FBP + {denoisers.get(self.denoiser).title}"
 
     def accepts(self, problem: Problem) -> str | None:
-        if not isinstance(problem.model, TomographyModel):
+        if problem.operator.kind != "tomography":
             return f"{self.title} is for computed tomography only."
+        if not isinstance(problem.model, TomographyModel):
+            return f"{self.title} needs the whole sinogram, and some of it is held out: switch held-out measurements off."
         missing = None if self.denoiser == "none" else denoisers.get(self.denoiser).available()
         return f"{self.label()}: {missing}" if missing else super().accepts(problem)
 

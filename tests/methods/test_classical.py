@@ -24,6 +24,7 @@ from netprior_core.metrics import psnr
 from netprior_core.operators import _radon
 from netprior_core.operators.designed import DesignedSensing
 from netprior_core.problem import Problem
+from netprior_core.stopping.measured import HeldOut
 
 
 def _noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -396,7 +397,15 @@ def test_fbp_tells_its_denoiser_the_noise_of_the_picture(make_problem: Any) -> N
     clean = problem.model.initial(problem.model.forward(truth))
     told = float(last.info["note"].split("σ = ")[1].split(" ")[0]) / 255
     assert told == pytest.approx(float((plain - clean).std()), rel=0.2)
+
+
+def test_fbp_is_for_tomography_and_needs_the_whole_sinogram(make_problem: Any) -> None:
     assert "tomography only" in (FilteredBackProjection().accepts(make_problem("denoising")[0]) or "")
+    problem, _ = make_problem("tomography", channels=1, angles=40)
+    assert FilteredBackProjection().accepts(problem) is None
+    reason = FilteredBackProjection().accepts(HeldOut().prepare(problem, seed=0)) or ""
+    assert "whole sinogram" in reason
+    assert "tomography only" not in reason
 
 
 def test_nonlinear_operators_are_refused_in_words(make_problem: Any) -> None:
