@@ -23,18 +23,24 @@ class Interrupted(Exception):
 
 @contextmanager
 def listening(asked: Callable[[], bool]) -> Iterator[None]:
-    """While inside, :func:`check` raises as soon as ``asked()`` is true."""
-    token = _asked.set(asked)
+    """While inside, :func:`check` raises as soon as ``asked()`` is true; who listens outside is heard inside, too."""
+    outer = _asked.get()
+    token = _asked.set(asked if outer is None else lambda: asked() or outer())
     try:
         yield
     finally:
         _asked.reset(token)
 
 
+def asked() -> bool:
+    """Whether a listener asks for the end."""
+    listener = _asked.get()
+    return listener is not None and listener()
+
+
 def check() -> None:
     """Raises Interrupted when the end was asked for."""
-    asked = _asked.get()
-    if asked is not None and asked():
+    if asked():
         raise Interrupted
 
 

@@ -84,6 +84,21 @@ def test_stop_while_a_problem_is_built(stub: Stub) -> None:
     assert running.state == "stopped"
 
 
+def test_who_listens_outside_is_heard_inside_too() -> None:
+    outside, inside = threading.Event(), threading.Event()
+    with interrupt.listening(outside.is_set):
+        with interrupt.listening(inside.is_set):
+            assert not interrupt.asked()
+            outside.set()
+            with pytest.raises(interrupt.Interrupted):
+                interrupt.check()
+            outside.clear()
+            inside.set()
+            assert interrupt.asked()
+        assert not interrupt.asked()
+    assert not interrupt.asked()
+
+
 def test_what_cannot_be_told_to_stop_is_left_to_itself() -> None:
     release, asked = threading.Event(), threading.Event()
 
