@@ -11,7 +11,7 @@ import torch
 from netprior_core import denoisers
 from netprior_core.errors import Unsolvable
 from netprior_core.methods import _classical
-from netprior_core.methods.base import Method
+from netprior_core.methods._tunable import Grid, Tunable
 from netprior_core.problem import Problem, Step
 from netprior_core.settings import setting
 
@@ -25,7 +25,7 @@ NEAR_NOISE = 1.1
 ENOUGH = 0.1
 
 
-class DAMP(Method):
+class DAMP(Tunable):
     """D-AMP: denoise, measure what is left over, correct, again: a denoiser as prior for compressed sensing.
 
     x ← D(x + Aᵀz; σ̂), z ← y − A x + z · div D / m, σ̂ = ‖z‖/√m (Metzler, Maleki & Baraniuk 2016), from x = 0, z = y. The last
@@ -49,6 +49,8 @@ class DAMP(Method):
         "BM3D-AMP": {"denoiser": "bm3d"},
         "neural": {"denoiser": "neural"},
     }
+
+    tunable: ClassVar[Mapping[str, Grid]] = {"iterations": (1 / 3, 1 / 2, 2)}
 
     kind: Literal["d-amp"] = "d-amp"
     denoiser: denoisers.Name = setting(

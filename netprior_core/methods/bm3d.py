@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from netprior_core import denoisers
 from netprior_core.methods import _classical
 from netprior_core.methods._common import partial
-from netprior_core.methods.base import Method
+from netprior_core.methods._tunable import Grid, Tunable
 from netprior_core.problem import Problem, Step
 from netprior_core.settings import setting
 
 
-class BM3D(Method):
+class BM3D(Tunable):
     """BM3D: the denoiser that everybody compares with. Block matching, then joint filtering of the stacks, twice.
 
     For y = x + e, e ~ N(0, σ²): hard thresholding of the 3-D transform of each stack of similar blocks, then Wiener filtering
@@ -31,6 +31,8 @@ class BM3D(Method):
         "K. Dabov, A. Foi, V. Katkovnik, K. Egiazarian, Image denoising by sparse 3-D transform-domain collaborative filtering, "
         "IEEE TIP 2007; Y. Mäkinen, L. Azzari, A. Foi, Collaborative filtering of correlated noise, IEEE TIP 2020"
     )
+
+    tunable: ClassVar[Mapping[str, Grid]] = {"strength": (0.6, 0.8, 1.25, 1.6)}
 
     kind: Literal["bm3d"] = "bm3d"
     strength: float = setting(1.0, "σ that BM3D is told, over the true one.", ge=0.1, le=5, unit="× σ", main=True)

@@ -10,14 +10,14 @@ import torch
 
 from netprior_core import denoisers
 from netprior_core.methods import _classical
-from netprior_core.methods.base import Method
+from netprior_core.methods._tunable import Grid, Tunable
 from netprior_core.operators import _radon
 from netprior_core.operators.tomography import TomographyModel
 from netprior_core.problem import Problem, Step
 from netprior_core.settings import setting
 
 
-class FilteredBackProjection(Method):
+class FilteredBackProjection(Tunable):
     """Filtered back-projection: sharpen every shadow, smear all of them back. With a denoiser: clean the picture once.
 
     x = Δθ Σ_θ (h ∗ y_θ) (Kak & Slaney 1988, section 3.3), the operator's own first picture with a filter of choice. A denoiser is
@@ -35,6 +35,11 @@ class FilteredBackProjection(Method):
         "with total variation": {"denoiser": "tv"},
         "with BM3D": {"denoiser": "bm3d"},
         "with the small DRUNet": {"denoiser": "neural"},
+    }
+
+    tunable: ClassVar[Mapping[str, Grid]] = {
+        "filter": ("operator", "ramp", "shepp-logan", "cosine", "hamming", "hann"),
+        "strength": (1 / 4, 1 / 2, 2, 4),
     }
 
     kind: Literal["fbp"] = "fbp"
@@ -56,6 +61,10 @@ class FilteredBackProjection(Method):
             return f"{self.title} needs the whole sinogram, and some of it is held out: switch held-out measurements off."
         missing = None if self.denoiser == "none" else denoisers.get(self.denoiser).available()
         return f"{self.label()}: {missing}" if missing else super().accepts(problem)
+
+    def searched(self) -> dict[str, Grid]:
+        found = super().searched()
+        return {name: grid for name, grid in found.items() if name != "strength" or self.denoiser != "none"}
 
     def _solve(self, problem: Problem, seed: int, prepared: Any) -> Iterator[Step]:
         _classical.finite_measurement(problem, self.title)

@@ -10,7 +10,7 @@ import torch
 
 from netprior_core import bases
 from netprior_core.methods import _classical
-from netprior_core.methods.base import Method
+from netprior_core.methods._tunable import Grid, Tunable
 from netprior_core.problem import Problem, Step
 from netprior_core.settings import setting
 
@@ -20,7 +20,7 @@ PATH_START, PATH_SHARE = 0.1, 0.5
 EASE, MARGIN = 0.9, 1.02
 
 
-class Lasso(Method):
+class Lasso(Tunable):
     """Lasso: of all pictures that fit the measurement, one with few cosines or wavelets in it.
 
     min over c of ½ ‖A Wᵀ c − y‖² + λ ‖c‖₁, x̂ = Wᵀ c, for the orthonormal basis W: the DCT, or Daubechies' wavelets with four
@@ -57,6 +57,8 @@ class Lasso(Method):
         "CS-DIP, as released": {"weight": 5e-6, "misfit": "mean", "iterations": 1000, "colours": "rgb"},
     }
 
+    tunable: ClassVar[Mapping[str, Grid]] = {"weight": (1 / 9, 1 / 3, 3, 9)}
+
     kind: Literal["lasso"] = "lasso"
     basis: bases.Name = setting("dct", "Cosines of the whole picture, or Daubechies' wavelets (db4).", main=True)
     weight: float = setting(
@@ -84,6 +86,12 @@ class Lasso(Method):
         if self.basis == "db4" and not bases.levels_for(height, width):
             return f"{self.title}: wavelets need even sides of at least {2 * bases.COARSEST} pixels; these are {height}×{width}."
         return _classical.needs_linear(self, problem) or super().accepts(problem)
+
+    def written_out(self, problem: Problem) -> Tunable:
+        if self.weight:
+            return self
+        weight = _classical.tuned_weight(f"lasso-{self.basis}", problem)
+        return self.model_copy(update={"weight": weight / (problem.model.m if self.misfit == "mean" else 1)})
 
     def _solve(self, problem: Problem, seed: int, prepared: Any) -> Iterator[Step]:
         model, y = _classical.linear(problem), problem.measurement

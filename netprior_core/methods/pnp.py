@@ -12,6 +12,7 @@ from netprior_core import denoisers
 from netprior_core.errors import Unsolvable
 from netprior_core.methods._data_step import DataStep, solvable
 from netprior_core.methods._pnp_tuned import TUNED
+from netprior_core.methods._tunable import Grid, Tunable
 from netprior_core.methods.base import Method
 from netprior_core.operators.super_resolution import SuperResolution
 from netprior_core.problem import Problem, Step
@@ -32,7 +33,7 @@ def denoiser_setting() -> Any:
     )
 
 
-class PlugAndPlay(Method):
+class PlugAndPlay(Tunable):
     """What the methods of this family share: the denoiser, and settings found once for each operator."""
 
     family: ClassVar[str] = "Plug-and-play"
@@ -121,6 +122,11 @@ class _Splitting(PlugAndPlay):
         label="Weight λ",
         main=True,
     )
+    tunable: ClassVar[Mapping[str, Grid]] = {
+        "weight": (1 / 9, 1 / 3, 3, 9),
+        "last": (0.5, 0.7, 1.4, 2),
+        "iterations": (1 / 2, 2),
+    }
     #: Whether there is a dual variable (ADMM).
     _dual: ClassVar[bool] = False
 
@@ -209,6 +215,12 @@ class RED(PlugAndPlay):
         "Y. Romano, M. Elad, P. Milanfar, The Little Engine That Could: Regularization by Denoising, SIAM J. Imaging Sci. 2017"
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _presets("red")
+
+    tunable: ClassVar[Mapping[str, Grid]] = {
+        "strength": (1 / 4, 1 / 2, 2, 4),
+        "weight": (1 / 9, 1 / 3, 3, 9),
+        "iterations": (1 / 2, 2),
+    }
 
     kind: Literal["red"] = "red"
     iterations: int = setting(50, "Turns of data step and denoiser.", ge=1, le=5000, main=True)

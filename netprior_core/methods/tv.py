@@ -10,7 +10,7 @@ import torch
 
 from netprior_core.methods import _classical
 from netprior_core.methods._common import due
-from netprior_core.methods.base import Method
+from netprior_core.methods._tunable import Grid, Tunable
 from netprior_core.problem import Problem, Step
 from netprior_core.settings import setting
 from netprior_core.variation import GRADIENT_NORM_SQUARED, dual_projection, gradient, gradient_adjoint, project, total_variation
@@ -20,7 +20,7 @@ from netprior_core.variation import GRADIENT_NORM_SQUARED, dual_projection, grad
 PRIMAL_STEP = 0.01
 
 
-class TotalVariation(Method):
+class TotalVariation(Tunable):
     """Total variation: few and small jumps, whatever the operator, as long as it is linear.
 
     Penalised: min over x of ½ ‖A x − y‖² + λ TV(x). Constrained: min TV(x) with ‖A x − y‖ ≤ τ σ √m, which needs σ but no λ.
@@ -46,6 +46,8 @@ class TotalVariation(Method):
         "constrained": {"form": "constrained"},
         "anisotropic": {"variation": "anisotropic"},
     }
+
+    tunable: ClassVar[Mapping[str, Grid]] = {"weight": (1 / 9, 1 / 3, 3, 9), "slack": (0.5, 0.7, 1.4, 2)}
 
     kind: Literal["tv"] = "tv"
     form: Literal["penalised", "constrained"] = setting(
@@ -73,6 +75,11 @@ class TotalVariation(Method):
         if self.form == "constrained" and problem.noise_std is None:
             return f"{self.title}: the constrained form needs to know the noise, and nobody does here. Choose “penalised”."
         return _classical.needs_linear(self, problem) or super().accepts(problem)
+
+    def written_out(self, problem: Problem) -> Tunable:
+        if self.weight or self.form == "constrained":
+            return self
+        return self.model_copy(update={"weight": _classical.tuned_weight("tv", problem)})
 
     def _solve(self, problem: Problem, seed: int, prepared: Any) -> Iterator[Step]:
         if self.form == "constrained":

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from netprior_core.methods import _classical
-from netprior_core.methods.base import Method
+from netprior_core.methods._tunable import Grid, Tunable
 from netprior_core.problem import Problem, Step
 from netprior_core.settings import setting
 from netprior_core.variation import gradient, gradient_adjoint, shrink, total_variation
@@ -21,7 +21,7 @@ INNER = 10
 SUFFICIENT, SHORTER, TRIES, MEMORY = 1e-5, 0.6, 5, 0.9995
 
 
-class TVAL3(Method):
+class TVAL3(Tunable):
     """TVAL3: total variation with the jumps as unknowns of their own, tied to the picture ever more closely.
 
     min Σ ‖w_i‖ with w = ∇x and A x = y, by the augmented Lagrangian
@@ -50,6 +50,8 @@ class TVAL3(Method):
         "CS-DIP, penalised": {"data": "penalised"},
         "constrained": {"data": "constrained"},
     }
+
+    tunable: ClassVar[Mapping[str, Grid]] = {"mu": (1 / 9, 1 / 3, 3, 9), "beta": (1 / 3, 3)}
 
     kind: Literal["tval3"] = "tval3"
     mu: float = setting(256.0, "μ, the weight of the misfit (2⁸).", ge=1e-3, le=1e9, log=True, label="Misfit weight μ", main=True)
