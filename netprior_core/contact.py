@@ -28,7 +28,9 @@ def contact_sheet(race: Race, experiment: Experiment) -> bytes:
     for lane in race.lanes:
         pixels = lane.result.pixels if lane.result else None
         score = f"\n{lane.result.psnr:.2f} dB" if lane.result and lane.result.psnr is not None else ""
-        tiles.append((lane.name + (score or f"\n{lane.state}"), pixels, LANE_COLOURS[lane.index]))
+        tuned = experiment.tuned(lane.method).replace(" (", "\n(")
+        words = "\n".join(filter(None, [lane.name, tuned]))
+        tiles.append((words + (score or f"\n{lane.state}"), pixels, LANE_COLOURS[lane.index]))
     figure = Figure(figsize=(2.1 * len(tiles), 5.2), dpi=110, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, len(tiles), height_ratios=(1, 1.1))

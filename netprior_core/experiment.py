@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from netprior_core import examples
 from netprior_core.errors import InvalidSettings
 from netprior_core.images import fit
 from netprior_core.methods import AnyMethod, Method
+from netprior_core.methods._tunable import Tunable
 from netprior_core.mismatch import Mismatch
 from netprior_core.noise import AnyNoise, GaussianNoise
 from netprior_core.operators import AnyOperator, ForwardModel
@@ -34,6 +35,7 @@ MAX_LANES = 4
 MAX_SHOTS = 100
 MAX_SEEDS = 16
 MAX_RULES = 6
+TUNED, TUNED_ELSEWHERE = "tuned on this image (peeks at the truth)", "tuned on another image"
 MAX_BYTES = 2 * 1024 * 1024  # an experiment is small, even with a drawn mask
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the pixels, see recording.digest")]
@@ -161,8 +163,19 @@ class Experiment(_Record):
         lanes = []
         for i, method in enumerate(self.methods):
             name = titles[i] if titles.count(titles[i]) == 1 else f"{titles[i]} {titles[: i + 1].count(titles[i])}"
-            lanes.append((method, name, describe_settings(method)))
+            lanes.append((method, name, ": ".join(filter(None, [self.tuned(method), describe_settings(method)]))))
         return lanes
+
+    def tuned(self, method: Method) -> str:
+        """Words for settings that were searched with the truth in sight, and whether it was this target's; "" for others."""
+        if not isinstance(method, Tunable) or not method.tuned_on:
+            return ""
+        return TUNED if method.tuned_on == target_name(self.target) else TUNED_ELSEWHERE
+
+
+def target_name(target: EmbeddedTarget | UploadedImage | UploadedArray) -> str:
+    """A name for a target, the same whatever its size: "coins/2", or the digest of an upload."""
+    return f"{target.set}/{target.index}" if isinstance(target, EmbeddedTarget) else target.sha256
 
 
 def describe_settings(method: Method) -> str:
@@ -292,10 +305,14 @@ def race_of(
     *,
     keep_frames: bool = True,
     seeds: int | None = None,
+    built: Callable[[], tuple[Problem, torch.Tensor | None]] | None = None,
 ) -> Race:
-    """The race of an experiment, ready to be turned. ``seeds`` networks per lane, those of the experiment if None."""
+    """The race of an experiment, ready to be turned. ``seeds`` networks per lane, those of the experiment if None.
+
+    ``built``: takes the place of :func:`build`, for who runs several races on one problem.
+    """
     return Race(
-        lambda: build(experiment, images, device),
+        built or (lambda: build(experiment, images, device)),
         experiment.lanes(),
         seeds=[derive(experiment.seed, f"method/{i}") for i in range(seeds or experiment.seeds)],
         schedule=experiment.schedule,

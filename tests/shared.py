@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import subprocess
 import sys
 import time
+import types
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -71,6 +73,25 @@ def tiny_problem(sigma: float = 25, shots: int = 0) -> tuple[Problem, torch.Tens
     measurement = noise.apply(model.forward(truth), seed=1)
     examples = torch.rand((shots, 1, SIDE, SIDE), generator=torch.Generator().manual_seed(2)) if shots else None
     return Problem(measurement, model, operator, noise, sigma / 255, (1, SIDE, SIDE), examples), truth
+
+
+def reachable(root: Any, limit: int = 200_000) -> list[torch.Tensor]:
+    """Every tensor that can be reached from an object by following references (not into modules, classes or functions' globals)."""
+    seen: set[int] = set()
+    queue, tensors = [root], []
+    skipped = (type, types.ModuleType, types.FrameType, types.BuiltinFunctionType)
+    while queue and len(seen) < limit:
+        thing = queue.pop()
+        if id(thing) in seen or isinstance(thing, skipped):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, torch.Tensor):
+            tensors.append(thing)
+        if isinstance(thing, types.FunctionType):
+            queue += [cell.cell_contents for cell in thing.__closure__ or ()] + list(thing.__defaults__ or ())
+        else:
+            queue += gc.get_referents(thing)
+    return tensors
 
 
 def picture(value: float) -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import threading
-import types
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from shared import endless, picture, race, steps, tiny_problem
+from shared import endless, picture, race, reachable, steps, tiny_problem
 
 from netprior_core.experiment import Experiment, build, race_of
 from netprior_core.frames import LIMIT, decode, picture_of
@@ -79,25 +78,6 @@ def test_everything_on_the_device_is_released(stub: Stub, ending: str) -> None:
     assert len(held) == 4
     assert [ref() for ref in held + truths] == [None] * 5
     assert running.lanes[0].curve.iteration  # the numbers stay
-
-
-def reachable(root: Any, limit: int = 200_000) -> list[torch.Tensor]:
-    """Every tensor that can be reached from an object by following references (not into modules, classes or functions' globals)."""
-    seen: set[int] = set()
-    queue, tensors = [root], []
-    skipped = (type, types.ModuleType, types.FrameType, types.BuiltinFunctionType)
-    while queue and len(seen) < limit:
-        thing = queue.pop()
-        if id(thing) in seen or isinstance(thing, skipped):
-            continue
-        seen.add(id(thing))
-        if isinstance(thing, torch.Tensor):
-            tensors.append(thing)
-        if isinstance(thing, types.FunctionType):
-            queue += [cell.cell_contents for cell in thing.__closure__ or ()] + list(thing.__defaults__ or ())
-        else:
-            queue += gc.get_referents(thing)
-    return tensors
 
 
 @pytest.mark.parametrize(
