@@ -25,6 +25,7 @@ from netprior_core.ui import files, setup
 from netprior_core.ui.drawn import QUIET, Change, Changes, Drawn
 from netprior_core.ui.say import inform, warn
 from netprior_core.ui.session import App
+from netprior_core.ui.tuner import Tuner
 from netprior_core.ui.wire import recording_message, setup_message
 
 SIZES = (32, 64, 128, 256, 512, 1024)
@@ -52,6 +53,7 @@ class Column(Drawn):
         self.app = app
         self.sizes = [size for size in SIZES if size <= app.max_size] or [app.max_size]
         self.sets = examples.sets()
+        self.tuner = Tuner(app)
         self.experiment = gr.State(None)
         self.nonce = gr.State(0)  # counts the times that the controls were set anew
         self.shape_of_operator = gr.State("")  # when one of these changes, its settings are drawn anew
@@ -125,6 +127,7 @@ class Column(Drawn):
                     self.methods.append(gr.Dropdown([], label=f"Method {lane + 1}", elem_id=f"np-method-{lane}", **choices))
                     self.presets.append(gr.Dropdown([], label="Settings", elem_id=f"np-preset-{lane}", **choices))
                 self._render_lane(lane)
+                self.tuner.build(lane)
         gr.HTML("<h2><b>5</b> Run</h2>", elem_classes="np-step")
         with gr.Row():
             self.seed = gr.Number(
@@ -213,6 +216,7 @@ class Column(Drawn):
         for lane, (method, preset) in enumerate(zip(self.methods, self.presets, strict=True)):
             all_of(method.input, method, partial(setup.with_method, lane=lane))
             all_of(preset.input, preset, partial(setup.with_preset, lane=lane))
+        self.tuner.wire(self)
         for button, change, recording in tries:
             self._wire_try(button, change, recording)
 
@@ -385,6 +389,9 @@ class Column(Drawn):
         names, used = setup.preset_choices(experiment, lane)
         return gr.update(choices=names, value=used, visible=True)
 
+    def tune_button(self, lane: int) -> None:
+        self.tuner.button(lane)
+
     def _busy(self, request: gr.Request) -> bool:
         return self.app.session(request.session_hash).busy
 
@@ -393,20 +400,24 @@ class Column(Drawn):
         self.app.session(request.session_hash).shown = experiment
 
     def _preview(self, now: Experiment | None, request: gr.Request) -> Any:
-        """The strip and the lanes of what is set up; nothing while a race is on the screen.
+        """The strip and the lanes of what is set up; nothing while a race is on the screen, where a search never is.
 
         Building a problem takes up to a second, in which the set-up may change again and a race begin: then it comes too late.
         """
         session = self.app.session(request.session_hash)
         experiment = session.setup or now
-        if experiment is None or self._busy(request) or session.shown == experiment:
+
+        def racing() -> bool:
+            return session.busy and session.tuning is None
+
+        if experiment is None or racing() or session.shown == experiment:
             return gr.skip()
         try:
             setup.check_size(experiment, self.app.max_size)
             message = apart(_built_message, experiment, dict(session.images))
         except NetPriorError as error:
             message = setup_message(experiment, None, None, note=str(error))
-        if self._busy(request) or (session.setup or experiment) != experiment:
+        if racing() or (session.setup or experiment) != experiment:
             return gr.skip()
         session.shown = experiment
         return message

@@ -12,6 +12,7 @@ import gradio as gr
 
 from netprior_core.compute import apart
 from netprior_core.experiment import Experiment
+from netprior_core.methods._tunable import Tunable
 from netprior_core.noise import Noise
 from netprior_core.settings import FieldSpec
 from netprior_core.stopping import StoppingRule
@@ -53,6 +54,10 @@ class Drawn:
 
     def preset_of(self, experiment: Experiment, lane: int) -> Any:
         """The control of a lane's presets."""
+        raise NotImplementedError
+
+    def tune_button(self, lane: int) -> None:
+        """The button that searches a lane's settings."""
         raise NotImplementedError
 
     def _render_operator(self) -> None:
@@ -125,6 +130,8 @@ class Drawn:
                     with gr.Accordion("All other settings", open=False):
                         for field in more:
                             self._field(experiment, ["methods", lane], field, f"method-{lane}")
+                if isinstance(method, Tunable):
+                    self.tune_button(lane)
                 if method.citation:
                     gr.Markdown(method.citation, elem_classes="np-citation")
 

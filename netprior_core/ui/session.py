@@ -36,6 +36,7 @@ class Session:
     #: The set-up as last edited. Handlers run side by side and gradio hands each the state from when it began: what counts is here.
     setup: Experiment | None = None
     shown: Experiment | None = None  # the set-up that the live view shows, or whose recording it shows
+    tuning: threading.Event | None = None  # while the settings of a lane are searched; set, it ends the search
     editing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property

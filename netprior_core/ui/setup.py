@@ -27,12 +27,17 @@ DEFAULTS = "default"
 
 
 def change(experiment: Experiment, path: Sequence[str | int], value: Any) -> Experiment:
-    """The experiment with one value replaced. Raises InvalidSettings when it no longer fits."""
+    """The experiment with one value replaced. Raises InvalidSettings when it no longer fits.
+
+    A method one of whose settings is replaced is no longer as a search with the truth in sight has left it.
+    """
     data = experiment.model_dump(mode="json")
     place: Any = data
     for part in path[:-1]:
         place = place[part]
     place[path[-1]] = value
+    if path[0] == "methods" and len(path) > 2:
+        place.pop("tuned_on", None)
     return parse(data)
 
 
@@ -158,8 +163,19 @@ def with_preset(experiment: Experiment, name: str, *, lane: int) -> Experiment:
     return change(experiment, ["methods", lane], cls.preset(name).at_hand().model_dump(mode="json"))
 
 
+def with_tuned(experiment: Experiment, *, lane: int, began: Experiment, found: Method) -> Experiment:
+    """What a search that began with ``began`` has found for a lane's method.
+
+    Raises InvalidSettings when the problem or these settings were changed meanwhile: then it was found for something else.
+    """
+    same = experiment.model_copy(update={"methods": began.methods}) == began
+    if not same or experiment.methods[lane : lane + 1] != began.methods[lane : lane + 1]:
+        raise InvalidSettings("The set-up was changed during the search, so what it found was left out. Tune once more.")
+    return change(experiment, ["methods", lane], found.model_dump(mode="json"))
+
+
 def preset_choices(experiment: Experiment, lane: int) -> tuple[list[str], str]:
-    """(names of a lane's presets, the one in use): "default" is always there, "changed by hand" only when it is so."""
+    """(names of a lane's presets, the one in use): "default" is always there, "changed by hand" and "tuned" only when it is so."""
     method = experiment.methods[lane]
     cls = type(method)
     names = list(cls.presets)
@@ -170,8 +186,9 @@ def preset_choices(experiment: Experiment, lane: int) -> tuple[list[str], str]:
     own = _own(experiment, lane)
     if own is not None and own.preset_name() is None and not _untouched(own):
         names.append(OWN)
-    used = method.preset_name() or at_hand or (DEFAULTS if untouched else OWN if method == own else CHANGED)
-    return [*names, *([CHANGED] if used == CHANGED else [])], used
+    used = experiment.tuned(method) or method.preset_name() or at_hand
+    used = used or (DEFAULTS if untouched else OWN if method == own else CHANGED)
+    return [*names, *([used] if used not in names else [])], used
 
 
 def _own(experiment: Experiment, lane: int) -> Method | None:
