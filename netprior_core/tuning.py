@@ -20,8 +20,9 @@ from netprior_core.problem import Problem
 from netprior_core.race import Race
 from netprior_core.settings import FieldSpec
 
-#: Factors are taken as declared in the first round, and their cube roots in the second: 1/9, 1/3, 3, 9 leaves √3 to be found.
-ROUNDS = (1.0, 1 / 3)
+#: Powers that the declared factors are taken to, round by round: twice as they are, so that a setting that is far off can come back
+#: and all see what the others have become, then their cube roots: 1/9, 1/3, 3, 9 leave √3 to be found.
+ROUNDS = (1.0, 1.0, 1 / 3)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def refusal(experiment: Experiment, lane: int) -> str | None:
 
 
 class Search:
-    """A coordinate search from the settings of one lane: one setting after another to its best, then again on a finer grid.
+    """A coordinate search from the settings of one lane: one setting after another to its best, again, and on a finer grid.
 
     Operator, noise, seeds and stopping rules are those of ``experiment``, so that the race of it gives the PSNR that was found.
     ``method`` is the best so far, ``psnr`` its PSNR in dB and ``first`` that of the settings as given (None: it failed). What was
@@ -96,14 +97,14 @@ class Search:
         if trial.race.state == "failed" or trial.race.lanes[0].state == "refused":
             raise Unsolvable(trial.race.message or trial.race.lanes[0].message)
         self.first = self.psnr = trial.psnr
-        tried, stopped, why = {self._now.model_dump_json()}, not _ended(trial.race), trial.race.lanes[0].message
+        tried, stopped, why = {_key(self._now)}, not _ended(trial.race), trial.race.lanes[0].message
         for power in ROUNDS:
             for name, grid in searched.items():
                 for value, method in self._around(name, grid, power):
                     number += 1
-                    if stopped or method.model_dump_json() in tried:
+                    if stopped or _key(method) in tried:
                         continue
-                    tried.add(method.model_dump_json())
+                    tried.add(_key(method))
                     trial = self._trial(number, total, name, value, method)
                     yield trial
                     stopped = not _ended(trial.race)
@@ -171,6 +172,11 @@ def _run(race: Race) -> None:
 def _ended(race: Race) -> bool:
     """Whether a race went its whole way, to a result or a failure of its own."""
     return race.done and race.state != "stopped"
+
+
+def _key(method: Tunable) -> tuple[Any, ...]:
+    """The same for settings that are as good as the same: 0.999 comes of 1 by a third, rounded, and back."""
+    return tuple(f"{value:.2g}" if isinstance(value, float) else value for value in method.model_dump().values())
 
 
 def _rounded(given: Tunable, written: Tunable) -> Tunable:
