@@ -14,6 +14,7 @@ from netprior_core.errors import NetPriorError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from netprior_core.experiment import Experiment
     from netprior_core.settings import Settings
@@ -35,6 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     run.add_argument(
         "--seeds", type=int, choices=range(1, 65), metavar="N", help="runs of each method (at most 64; else as the experiment says)"
+    )
+    run.add_argument(
+        "--tune",
+        action="store_true",
+        help="first search the settings of classical and plug-and-play methods with the truth in sight: an upper bound, marked so",
     )
     _add_modules(commands, words, "train", "netprior_core.training", "make a shipped checkpoint again")
     _add_modules(commands, words, "bench", "netprior_core.bench", "paper tables and speed")
@@ -112,6 +118,8 @@ def _run(options: argparse.Namespace) -> int:
     from netprior_core.recording import write, write_folder
 
     experiment, images = _experiment(options.experiment)
+    if options.tune:
+        experiment = _tuned(experiment, images, pick_device(options.device))
     race = race_of(experiment, images, pick_device(options.device), seeds=options.seeds)
     start = time.perf_counter()
     bars = [tqdm(desc=f"{lane.name:20.20}", unit="it", position=lane.index, mininterval=0.2) for lane in race.lanes]
@@ -129,7 +137,7 @@ def _run(options: argparse.Namespace) -> int:
     if race.state == "failed":
         raise NetPriorError(race.message)
     print(f"{experiment.operator.title}: {race.description}\n{CONVENTION}")
-    for row in summary(race):
+    for row, method in zip(summary(race), experiment.methods, strict=True):
         scores = ""
         if row["psnr"] is not None:
             best = f"best {row['best_psnr']:.2f} dB at {row['best_iteration']}"
@@ -137,6 +145,8 @@ def _run(options: argparse.Namespace) -> int:
         residual = "" if row["residual"] is None else f"residual {row['residual']:.4g}"
         seconds = f"{row['prepare_seconds']:.1f} + {row['seconds']:.1f} s"
         print(f"{row['method']:22} {row['state']:9} {scores}  {residual}  {seconds}  {row['message']}".rstrip())
+        if tuned := experiment.tuned(method):
+            print(f"{'':22} {tuned}")
     print(f"{time.perf_counter() - start:.1f} s in all")
     if options.out:
         try:
@@ -149,6 +159,28 @@ def _run(options: argparse.Namespace) -> int:
             raise NetPriorError(f"The recording could not be written to {options.out}: {error.strerror}.") from None
         print(f"recorded in {options.out}")
     return 0 if all(lane.state == "finished" for lane in race.lanes) else 1
+
+
+def _tuned(experiment: Experiment, images: dict[str, np.ndarray], device: torch.device) -> Experiment:
+    """The experiment with the best settings for this very image. Raises NetPriorError where none of its methods can be tuned."""
+    from tqdm import tqdm
+
+    from netprior_core import tuning
+
+    methods = list(experiment.methods)
+    reasons = [tuning.refusal(experiment, lane) for lane in range(len(methods))]
+    if all(reasons):
+        raise NetPriorError(str(reasons[0]))
+    for lane, (_, name, _) in enumerate(experiment.lanes()):
+        if reasons[lane] is not None:
+            continue
+        search = tuning.Search(experiment, lane, images, device)
+        for trial in tqdm(search.trials(), desc=f"tune {name:15.15}", unit="trial"):
+            trial.race.run()
+        changed = tuning.changes(search.given, search.method) or "as it was"
+        print(f"{name}: {search.psnr:.2f} dB on this image, {changed}; the search looked at the truth")
+        methods[lane] = search.method
+    return experiment.model_copy(update={"methods": tuple(methods)})
 
 
 def _experiment(named: str) -> tuple[Experiment, dict[str, np.ndarray]]:

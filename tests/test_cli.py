@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from shared import dip
 
-from netprior_core import link
+from netprior_core import link, tuning
 from netprior_core.__main__ import main
-from netprior_core.experiment import Experiment, race_of
+from netprior_core.experiment import TUNED, Experiment, race_of
 from netprior_core.methods import Method
 from netprior_core.operators import Operator
 from netprior_core.race import summary
@@ -64,6 +64,25 @@ def test_a_run_gives_the_numbers_of_a_race_and_records_them(tiny: Tiny, tmp_path
     # the zip is an experiment too
     assert main(["run", str(out), "--out", str(tmp_path / "folder"), "--device", "cpu"]) == 0
     assert json.loads((tmp_path / "folder" / "summary.json").read_text())["rows"][0]["psnr"] == summary(race)[0]["psnr"]
+
+
+def test_tuning_on_the_image_is_recorded_as_such(
+    tiny: Tiny, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "ROUNDS", (1.0,))
+    file, out = tmp_path / "experiment.json", tmp_path / "run.zip"
+    experiment = tiny(size=16, methods=[{"kind": "adjoint"}, {"kind": "tv", "weight": 3.0, "iterations": 20}])
+    file.write_text(experiment.to_json())
+    assert main(["run", str(file), "--tune", "--out", str(out), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    back = read(out.read_bytes())
+    assert said.count(TUNED) == 1
+    assert back.experiment.methods[0] == experiment.methods[0]
+    assert back.lanes[1].summary["settings"].startswith(TUNED)
+    assert f"{back.lanes[1].summary['psnr']:.2f} dB on this image, weight 0.333" in said
+    file.write_text(tiny().to_json())
+    assert main(["run", str(file), "--tune", "--device", "cpu"]) == 2
+    assert "DIP is not tuned" in capsys.readouterr().err
 
 
 def test_a_link_of_the_app_can_be_run(tiny: Tiny, capsys: Output) -> None:
