@@ -137,7 +137,8 @@ class Tuner:
 def _progress(trial: tuning.Trial, search: tuning.Search, spent: float, place: int) -> str:
     """Where a search is. spent: seconds of the trials before; place: how many races are ahead in line."""
     name = trial.setting.replace("_", " ")
-    words = f"Trial {trial.number} of at most {trial.total}: {f'{name} {trial.value}' if name else 'your settings'}."
+    value = trial.value if isinstance(trial.value, str) else f"{trial.value or 0:g}"
+    words = f"Trial {trial.number} of at most {trial.total}: {f'{name} {value}' if name else 'your settings'}."
     if search.psnr is not None:
         words += f" Best {search.psnr:.2f} dB"
         words += f" (your settings {search.first:.2f} dB)." if search.first is not None else "."
