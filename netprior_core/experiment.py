@@ -186,10 +186,11 @@ def describe_settings(method: Method) -> str:
         said = iterations is None or re.search(r"\d iter", preset)
         return preset if said else f"{preset}, {iterations:,} it"
     changed = [(f, getattr(method, f.name)) for f in method.fields() if getattr(method, f.name) != f.default]
-    return ", ".join(_said(f.label, value) for f, value in changed[:3]) or "default settings"
+    return ", ".join(setting_words(f.label, value) for f, value in changed[:3]) or "default settings"
 
 
-def _said(label: str, value: Any) -> str:
+def setting_words(label: str, value: Any) -> str:
+    """A setting by its label with its value, within a sentence: "weight λ 0.012", "no start from x = 0"."""
     label = label[:1].lower() + label[1:] if label[1:2].islower() else label
     if isinstance(value, bool):
         return label if value else f"no {label}"

@@ -14,7 +14,7 @@ import torch
 
 from netprior_core import interrupt
 from netprior_core.errors import InvalidSettings, Unsolvable
-from netprior_core.experiment import Experiment, Images, build, race_of, target_name
+from netprior_core.experiment import Experiment, Images, build, race_of, setting_words, target_name
 from netprior_core.methods._tunable import Grid, Tunable
 from netprior_core.problem import Problem
 from netprior_core.race import Race
@@ -38,6 +38,12 @@ class Trial:
     value: Any
     race: Race
     before: float | None
+
+    @property
+    def words(self) -> str:
+        """What is tried, for a person: "weight λ 0.012"."""
+        label = next((field.label for field in self.race.lanes[0].method.fields() if field.name == self.setting), "")
+        return setting_words(label, self.value) if label else "your settings"
 
     @property
     def psnr(self) -> float | None:
@@ -152,9 +158,9 @@ def tune(experiment: Experiment, lane: int, images: Images, device: torch.device
 
 
 def changes(before: Tunable, after: Tunable) -> str:
-    """The settings that a search has changed, in words: "weight 0.012, iterations 48"."""
-    names = [field.name for field in after.fields() if getattr(after, field.name) != getattr(before, field.name)]
-    return ", ".join(f"{name.replace('_', ' ')} {getattr(after, name)}" for name in names)
+    """The settings that a search has changed, in words: "weight λ 0.012, iterations 48"."""
+    changed = [field for field in after.fields() if getattr(after, field.name) != getattr(before, field.name)]
+    return ", ".join(setting_words(field.label, getattr(after, field.name)) for field in changed)
 
 
 def _run(race: Race) -> None:

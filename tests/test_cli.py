@@ -79,7 +79,7 @@ def test_tuning_on_the_image_is_recorded_as_such(
     assert said.count(TUNED) == 1
     assert back.experiment.methods[0] == experiment.methods[0]
     assert back.lanes[1].summary["settings"].startswith(TUNED)
-    assert f"{back.lanes[1].summary['psnr']:.2f} dB on this image, weight 0.333" in said
+    assert f"{back.lanes[1].summary['psnr']:.2f} dB on this image, weight λ 0.333" in said
     file.write_text(tiny().to_json())
     assert main(["run", str(file), "--tune", "--device", "cpu"]) == 2
     assert "DIP is not tuned" in capsys.readouterr().err

@@ -281,7 +281,7 @@ def test_the_mark_is_in_every_name_of_the_lane_and_survives_file_and_link() -> N
     experiment = experiment_of(methods=[{"kind": "tv", "weight": 0.1, "tuned_on": "faces/0", "iterations": 5}, {"kind": "adjoint"}])
     (_, _, detail), (_, _, other) = experiment.lanes()
     assert detail.startswith(TUNED)
-    assert "weight 0.1" in detail
+    assert "weight λ 0.1" in detail
     assert "tuned" not in other
     for again in (parse(experiment.to_json()), link.decode(link.encode(experiment) or "")):
         assert again == experiment

@@ -74,7 +74,10 @@ class Tuner:
     async def tune(self, column: Drawn, lane: int, now: Experiment | None, request: gr.Request) -> AsyncGenerator[Changes, None]:
         """Words on the search of a lane's settings while it goes on, then what was found in the lane; or a sentence why not."""
         now, session = self.app.setup(request.session_hash, now), self.app.session(request.session_hash)
+        # Every way out says so: a handler that says nothing empties its outputs.
+        done: Changes = {self.words[lane]: gr.update(value="", visible=False), self.stops[lane]: gr.update(visible=False)}
         if now is None:
+            yield done
             return
         try:
             if session.busy or session.tuning is not None:
@@ -83,9 +86,9 @@ class Tuner:
             search = tuning.Search(now, lane, dict(session.images), self.app.device)
         except NetPriorError as error:
             warn(str(error))
+            yield done
             return
         session.tuning = threading.Event()
-        done: Changes = {self.words[lane]: gr.update(value="", visible=False), self.stops[lane]: gr.update(visible=False)}
         try:
             async with aclosing(self._searching(search, session, session.tuning)) as progress:
                 async for words in progress:
@@ -136,9 +139,7 @@ class Tuner:
 
 def _progress(trial: tuning.Trial, search: tuning.Search, spent: float, place: int) -> str:
     """Where a search is. spent: seconds of the trials before; place: how many races are ahead in line."""
-    name = trial.setting.replace("_", " ")
-    value = trial.value if isinstance(trial.value, str) else f"{trial.value or 0:g}"
-    words = f"Trial {trial.number} of at most {trial.total}: {f'{name} {value}' if name else 'your settings'}."
+    words = f"Trial {trial.number} of at most {trial.total}: {trial.words}."
     if search.psnr is not None:
         words += f" Best {search.psnr:.2f} dB"
         words += f" (your settings {search.first:.2f} dB)." if search.first is not None else "."
