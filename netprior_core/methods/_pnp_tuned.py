@@ -2,9 +2,9 @@
 
 ``python -m netprior_core bench plug-and-play --tune`` searches them: coordinate search of the mean PSNR over two embedded pictures
 of 64×64 at the strengths listed in ``bench.plug_and_play.TUNED_ON``. Searched so far: PnP-ADMM on compressed sensing and phase
-retrieval, DPIR on compressed sensing, RED on super-resolution, all three on inpainting, tomography and Fourier measurements. Set by
-hand: RED's on compressed sensing and phase retrieval, and all for denoising, designed sensing and colorization. Operators that are
-not here have the defaults.
+retrieval, DPIR on compressed sensing, RED on super-resolution and deblurring, all three on inpainting, tomography and Fourier
+measurements. Set by hand: RED's on compressed sensing and phase retrieval; all for denoising, designed sensing and colorization.
+Operators that are not here have the defaults.
 """
 
 from __future__ import annotations
@@ -43,5 +43,6 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         "tomography": {"strength": 12.0, "weight": 1.0, "iterations": 25},
         "fourier": {"strength": 12.0, "iterations": 100},
         "super-resolution": {"strength": 12.0, "weight": 1.0, "iterations": 25},
+        "deblurring": {"strength": 6.0, "iterations": 25},
     },
 }
