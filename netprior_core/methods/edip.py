@@ -69,7 +69,7 @@ class EducatedDIP(Method):
     precision: Precision = precision_setting()
 
     def suited(self, operator: Any) -> EducatedDIP:
-        name = "as released" if operator.kind == "tomography" else "pictures"
+        name = "ours" if operator.kind == "tomography" else "pictures"
         return type(self).preset(name, start=self.start, precision=self.precision)
 
     def accepts(self, problem: Problem) -> str | None:

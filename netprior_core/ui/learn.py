@@ -253,7 +253,7 @@ MORE: tuple[Card, ...] = (
             "size": 64,
             "operator": {"kind": "tomography", "angles": 60},
             "noise": {"kind": "gaussian-relative", "level": 5},
-            "methods": [{"kind": "edip"}, _dip(400), {"kind": "fbp"}],
+            "methods": [{"kind": "edip", "tv_weight": 1e-3}, _dip(400), {"kind": "fbp"}],
         },
     ),
 )

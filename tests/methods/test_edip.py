@@ -126,7 +126,7 @@ def test_every_operator_has_a_prior_and_settings() -> None:
         assert task_of(operator) == ("tomography" if operator.kind == "tomography" else "patches")
         suited = EducatedDIP(start="random").suited(operator)
         assert suited.start == "random"
-        assert suited.tv_weight == (1e-4 if operator.kind == "tomography" else EducatedDIP.presets["pictures"]["tv_weight"])
+        assert suited.tv_weight == (1e-3 if operator.kind == "tomography" else EducatedDIP.presets["pictures"]["tv_weight"])
 
 
 @pytest.mark.skipif(key_of_task("tomography") not in priors.shipped(), reason="the prior is not shipped here")
