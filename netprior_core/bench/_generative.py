@@ -52,12 +52,12 @@ def lanes(part: str, low_shot: Mapping[int, str], quick: bool, count: int) -> li
     adapted = "low-shot paper" if part == "faces" else "as released"
     shape = (1, 28, 28) if part == "digits" else (3, 64, 64)
     found: dict[str, Method] = {
-        NPGD_TITLES[0]: NPGD.preset("as published", **few),
+        NPGD_TITLES[0]: NPGD.preset("as released, digits" if part == "digits" else "as released, faces", **few),
         NPGD_TITLES[1]: NPGD.preset("live", **few),
         CSGM_TITLE: CSGM.preset(published, **few),
     }
     if part != "designed":
-        found["PGDGAN"] = PGDGAN.preset("as published", **inner)
+        found["PGDGAN"] = PGDGAN.preset("as published" if part == "digits" else "as released, faces", **inner)
         found["IAGAN"] = IAGAN.preset(adapted, **both)
     for shots, name in sorted(low_shot.items()):
         found[f"Low-shot {shots}"] = LowShot.preset("as published", prior=name, **both)

@@ -31,6 +31,7 @@ class PGDGAN(Generative):
     citation: ClassVar[str] = "V. Shah, C. Hegde, Solving Linear Inverse Problems Using GAN Priors, ICASSP 2018"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "as published": {"outer": 15, "inner": 200, "step_size": 0.5},
+        "as released, faces": {"outer": 10, "inner": 100, "step_size": 0.5},
         "live": {},
     }
 
