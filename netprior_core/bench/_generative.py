@@ -156,6 +156,10 @@ def _fewer(known: Known) -> list[str]:
             counts = [c for c in (50, 100, 200) if f"m {c}" in random and f"m {c}" in designed]
             gains = ", ".join(f"m = {c}: {designed[f'm {c}'] - random[f'm {c}']:+.2f}" for c in counts)
             lines.append(f"designed A − random A, {method}: {gains} dB")
+            for count in counts:
+                least = next((c for c in counts if designed[f"m {c}"] >= random[f"m {count}"]), None)
+                if least is not None and least < count:
+                    lines.append(f"{method}: {least} designed rows do what {count} random ones do.")
     return lines
 
 

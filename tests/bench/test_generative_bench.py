@@ -98,3 +98,15 @@ def test_conclusions_compare_on_the_same_images() -> None:
     table = {(row["part"], row["method"]): row for row in _generative.means(known)}
     assert table["faces", "IAGAN"]["m 200"] == 60.0
     assert table["faces", "IAGAN"]["images"] == 2
+
+
+def test_how_many_designed_rows_do_what_more_random_ones_do() -> None:
+    found = {"random": {50: 15.0, 100: 18.0, 200: 20.0}, "designed": {50: 18.5, 100: 19.0, 200: 21.0}}
+    known = {
+        f"{matrix} {m}": {"part": "designed", "matrix": matrix, "method": "CSGM", "m": m, "psnr": psnr, "seconds": 1.0, "image": 0}
+        for matrix, values in found.items()
+        for m, psnr in values.items()
+    }
+    lines = _generative.conclusions(known)
+    assert any("m = 50: +3.50" in line for line in lines)
+    assert [line for line in lines if "do what" in line] == ["CSGM: 50 designed rows do what 100 random ones do."]
