@@ -124,3 +124,9 @@ def enlarged(pixels: np.ndarray, side: int = 256) -> np.ndarray:
     """Pixels as squares, so that the picture is about ``side`` a side; larger pictures as they are."""
     factor = max(1, side // pixels.shape[0])
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def tiled(images: torch.Tensor, columns: int = 8, side: int = 128) -> np.ndarray:
+    """Images ``(N, C, H, W)`` on a sheet, ``columns`` in a row, each :func:`enlarged` to about ``side``; empty places are grey."""
+    sheet = picture_of(contact(images, columns, gap=0, fill=0.5))
+    return enlarged(sheet, side * (sheet.shape[0] // images.shape[2]))

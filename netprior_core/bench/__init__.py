@@ -6,6 +6,7 @@ Each module (``low_shot.py`` is the bench ``low-shot``) has ``SUMMARY`` (one lin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from netprior_core.device import pick_device
+from netprior_core.settings import Settings
 
 
 def machine(device: torch.device | None = None) -> dict[str, Any]:
@@ -42,6 +44,12 @@ def machine_words(device: torch.device) -> str:
     """The device for a card: its name, or how many cores and threads of the processor."""
     known = machine(device)
     return known["gpu"] or f"{known['cores']}-core CPU, {known['threads']} thread" + ("s" if known["threads"] > 1 else "")
+
+
+def stamp(settings: Settings, *parts: Any) -> str:
+    """For a row's key: changes when the settings of a method do, or ``parts`` (of the card of what it starts from)."""
+    text = json.dumps([settings.model_dump(mode="json"), *parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 class Report:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from netprior_core import priors
-from netprior_core.bench import Report, _data_axis
+from netprior_core.bench import Report, _data_axis, stamp
 from netprior_core.bench._data import cache_of
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
             scores.setdefault(GREY, []).append(psnr(grey, face[None]).item())
             report.row(image=first + i, method=GREY, psnr=round(scores[GREY][-1], 2), seconds=0.0)
             for title, method in table.items():
-                key = f"{title} {_data_axis.stamp(method, taught.get('key'), taught.get('seconds'))}, image {first + i}"
+                key = f"{title} {stamp(method, taught.get('key'), taught.get('seconds'))}, image {first + i}"
                 row = report.cached(key) if options.sheet is None else None  # a row holds no picture for the sheet
                 if row is None:
                     estimate, value, seconds = _data_axis.solved(method, problem, face[None], i)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import statistics
 import time
 from collections.abc import Mapping
@@ -16,7 +14,7 @@ from typing import Any
 import torch
 
 from netprior_core import denoisers, priors
-from netprior_core.bench import Report
+from netprior_core.bench import Report, stamp
 from netprior_core.bench._data import cache_of
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
@@ -162,12 +160,6 @@ def rows(folder: Path, *, quick: bool = False) -> list[Row]:
         "DIP": DeepImagePrior.preset("1000 iterations", **less),
     }
     return [*found, *(Row(f"{name}, untrained", method, 0, "", "", stamp(method)) for name, method in untrained.items())]
-
-
-def stamp(method: Method, *parts: Any) -> str:
-    """Changes when the settings of a method do, or ``parts`` (of the card of what it starts from)."""
-    text = json.dumps([method.model_dump(mode="json"), *parts], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _key(row: Row, ratio: float, sigma: float, image: int) -> str:

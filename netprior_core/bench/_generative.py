@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import statistics
 from collections.abc import Mapping
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 
 from netprior_core import generators, priors
+from netprior_core.bench import stamp
 from netprior_core.errors import MissingPrior
 from netprior_core.methods import Method
 from netprior_core.methods.csdip import CSDIP, baseline_for
@@ -164,7 +163,7 @@ def _fewer(known: Known) -> list[str]:
 
 
 def _stamp(method: Method, shape: tuple[int, int, int]) -> str:
-    parts: list[Any] = [method.model_dump(mode="json")]
+    parts: list[Any] = []
     if method.family == "Generative":
         try:
             digest = generators.generator_for(shape).digest()
@@ -177,4 +176,4 @@ def _stamp(method: Method, shape: tuple[int, int, int]) -> str:
     elif isinstance(method, LowShot):
         card = priors.named(method.prior).card
         parts += [card.get("key"), card.get("seconds")]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+    return stamp(method, *parts)

@@ -15,9 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from netprior_core import examples
-from netprior_core.bench import Report
+from netprior_core.bench import Report, stamp
 from netprior_core.bench._data import from_zip
-from netprior_core.bench._data_axis import stamp
 from netprior_core.bench.learned_regularisation import FIRST_VALIDATION, XRAYS
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings, Unsolvable

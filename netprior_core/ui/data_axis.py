@@ -10,14 +10,13 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-import torch
 
 from netprior_core import data_axis
 from netprior_core.compute import apart
 from netprior_core.data_axis import Point
 from netprior_core.errors import InvalidSettings, NetPriorError
 from netprior_core.experiment import Experiment, race_of, shot_images
-from netprior_core.frames import enlarged, picture_of
+from netprior_core.frames import enlarged, tiled
 from netprior_core.methods.lowshot import LowShot
 from netprior_core.race import Race
 from netprior_core.ui.say import warn
@@ -143,11 +142,11 @@ class DataAxis:
         self, now: Experiment | None, curves: list[str], live: Any, request: gr.Request
     ) -> AsyncIterator[dict[Any, Any]]:
         now = self.app.setup(request.session_hash, now)
+        ready = {self.button: gr.update(interactive=True)}  # every way out says so: a handler that says nothing empties its outputs
         if now is None:
-            yield {self.button: gr.update(interactive=True)}
+            yield ready
             return
         session = self.app.session(request.session_hash)
-        ready = {self.button: gr.update(interactive=True)}  # every way out says so: a handler that says nothing empties its outputs
         if session.busy:
             warn("A race is running in this tab: stop it, then draw the data axis.")
             yield ready
@@ -228,15 +227,7 @@ def _walk_sheets(
         raise InvalidSettings(f"This prior remembers {count} examples: choose numbers from 1 to {count}.")
     drawn = method.remembered(trained, now.shape, SHOWN)
     walk = method.walk(trained, now.shape, first - 1, last - 1)
-    return _side_by_side(drawn), _side_by_side(walk)
-
-
-def _side_by_side(images: torch.Tensor) -> np.ndarray:
-    """Rows of up to eight enlarged pictures; the last row is filled with the paper's grey."""
-    tiles = [enlarged(picture_of(image), 128) for image in images]
-    columns = min(len(tiles), 8)
-    tiles += [np.full_like(tiles[0], 128)] * (-len(tiles) % columns)
-    return np.concatenate([np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)])
+    return tiled(drawn), tiled(walk)
 
 
 def _words(race: Race, label: str, index: int, total: int) -> str:

@@ -15,7 +15,7 @@ from netprior_core import generators, representation
 from netprior_core.compute import apart, choose
 from netprior_core.errors import MissingPrior, NetPriorError, Unsolvable
 from netprior_core.experiment import Experiment, build, target_image
-from netprior_core.frames import enlarged, picture_of
+from netprior_core.frames import enlarged, picture_of, tiled
 from netprior_core.isometry import isometry, worst
 from netprior_core.problem import Shape, to_unit
 from netprior_core.ui.say import warn
@@ -176,7 +176,7 @@ def _drawn(name: str, seed: float | None, shown: int | None) -> tuple[Any, ...]:
     words = _paragraph(
         f"What {html.escape(title)} draws for the seeds {start} to {start + count - 1}, row by row. None of them is a photograph."
     )
-    return gr.update(value=_sheet(images), label="Drawn at random", visible=True), words, start, start + count - 1, start
+    return gr.update(value=tiled(images, COLUMNS), label="Drawn at random", visible=True), words, start, start + count - 1, start
 
 
 def _seed(typed: float | None) -> int:
@@ -193,7 +193,7 @@ def _walked(name: str, first: float | None, last: float | None) -> tuple[Any, An
         warn(str(error))
         return gr.skip(), gr.skip()
     words = _paragraph(f"The way from the picture of seed {start} to that of seed {end}, through latents as probable as both.")
-    return gr.update(value=_sheet(images), label="From one latent to another", visible=True), words
+    return gr.update(value=tiled(images, COLUMNS), label="From one latent to another", visible=True), words
 
 
 def _samples(name: str, seeds: range) -> tuple[str, Any]:
@@ -208,12 +208,6 @@ def _between(name: str, start: int, end: int) -> Any:
 def _named(name: str) -> generators.Drawing:
     # Reading a file's numbers computes too: never outside apart.
     return generators.drawing_of(generators.priors.named(name))
-
-
-def _sheet(images: Any) -> np.ndarray:
-    pictures = [enlarged(picture_of(image), 128) for image in images]
-    rows = [np.concatenate(pictures[i : i + COLUMNS], axis=1) for i in range(0, len(pictures), COLUMNS)]
-    return np.concatenate(rows, axis=0)
 
 
 def _paragraph(words: str) -> str:
