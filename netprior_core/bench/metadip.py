@@ -30,8 +30,8 @@ from netprior_core.problem import Problem
 
 SUMMARY = "tables 1-3 of MetaDIP at 128×128: DIP at 50 and 1000, MetaSIREN and MetaDIP at 50 iterations, faces and natural patches"
 FACES, KODAK, SET5 = "faces/lfw_3000_128x128.zip", "restoration/kodak24.zip", "restoration/set5.zip"
-#: Pictures of each kind that DIP at 1000 is run on, too.
-SLOW = 6
+#: Pictures of each kind that DIP at 1000 is run on, too, and those on which MetaDIP goes on for as long, not only to 200.
+SLOW, LONG = 6, 1
 HELD_FACES = 50
 READ_AT = (20, 50, 200, 1000)
 WORST = 5
@@ -72,8 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options besides --quick and --json."""
     parser.add_argument("--data", type=Path, help="folder that holds faces/lfw_3000_128x128.zip and restoration/{kodak24,set5}.zip")
     parser.add_argument("--columns", nargs="*", choices=[c.name for c in COLUMNS], default=[c.name for c in COLUMNS])
-    parser.add_argument("--slow", type=int, default=SLOW, help="pictures of each kind for DIP at 1000 and long runs of MetaDIP")
+    parser.add_argument("--slow", type=int, default=SLOW, help="pictures of each kind for DIP at 1000 and MetaDIP at 200")
+    parser.add_argument("--long", type=int, default=LONG, help="of these, pictures on which MetaDIP goes on to 1000")
     parser.add_argument("--fast", type=int, default=HELD_FACES, help="pictures of each kind, at most, for the fast methods")
+    parser.add_argument("--methods", nargs="+", default=[""], help="run methods whose title holds one of these words")
     parser.add_argument(
         "--dense", action="store_true", help="also the exact dense A beside the structured one, two images at 64×64"
     )
@@ -96,9 +98,12 @@ def run(options: argparse.Namespace, report: Report) -> None:
     for column in columns:
         for kind, some in pictures.items():
             for i, (name, truth) in enumerate(some):
-                for label, method in _methods(slow=i < options.slow, length=length):
+                slow = 0 if i >= options.slow else length if i < options.long else min(200, length)
+                for label, method in _methods(slow, length):
                     key = f"{column.name} | {kind} | {name} | {label}, {_length_of(method)}"
                     row = report.cached(key)
+                    if row is None and not any(word.lower() in label.lower() for word in options.methods):
+                        continue
                     if row is None:
                         problem, truth = _problem(column.build(), column.sigma, truth.to(device), i)
                         if (refused := method.accepts(problem)) is not None:
@@ -117,10 +122,13 @@ def run(options: argparse.Namespace, report: Report) -> None:
         report.row(worst=row["image"], column=row["column"], at_50=row["at_50"])
 
 
-def _methods(*, slow: bool, length: int) -> Iterator[tuple[str, DeepImagePrior | MetaDIP | MetaSIREN]]:
-    """What is run on a picture. MetaDIP's is read at 20, 50, 200 and 1000: steps do not depend on how many follow."""
-    yield "MetaDIP", MetaDIP(iterations=length if slow else min(50, length))
-    yield "MetaDIP, mixed", MetaDIP(trained="mixed", iterations=length if slow else min(50, length))
+def _methods(slow: int, length: int) -> Iterator[tuple[str, DeepImagePrior | MetaDIP | MetaSIREN]]:
+    """What is run on a picture, DIP for ``length`` where MetaDIP runs for more than 50 (``slow``).
+
+    MetaDIP is read at 20, 50, 200 and 1000: its steps do not depend on how many follow.
+    """
+    yield "MetaDIP", MetaDIP(iterations=slow or min(50, length))
+    yield "MetaDIP, mixed", MetaDIP(trained="mixed", iterations=slow or min(50, length))
     yield "MetaDIP, random start", MetaDIP(start="random", iterations=min(50, length))
     yield "MetaSIREN", MetaSIREN(iterations=min(50, length))
     if slow:
