@@ -12,7 +12,9 @@ Only the θ_k and v_k are kept; a step's graph is made again when its turn comes
 The Hessian's product is exact (differentiating the gradient), or a difference of two gradients, of which one is known already:
 four times as fast on a processor here, since no gradient is differentiated. First order leaves it out. From random weights the
 difference does; once rates have grown to 10 and more it does not: against the exact gradient of MetaDIP after 914 steps its cosine
-was 0.07 and its norm 9 times as large.
+was 0.07 and its norm 9 times as large. First order is as fast, and from the shipped mixed start as far off: cosines of 0.12 to 0.27
+for the weights and −0.71 to −0.94 for the rates on three tasks at 64×64. With feature maps in bfloat16 the exact gradient takes as
+long as in float32 (the layers are narrow) and has cosines of 0.62 to 0.98 with it, so that there is no choice of precision.
 """
 
 from __future__ import annotations
