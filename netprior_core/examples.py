@@ -18,16 +18,21 @@ import torch
 
 from netprior_core.errors import InvalidSettings, MissingPrior
 from netprior_core.images import contact, encode_png, fit, load_image
-from netprior_core.phantoms import ellipse_phantom
+from netprior_core.phantoms import digit, ellipse_phantom
 
 PHANTOM = "phantom"
 FACES = "scikit-image/lfw_subset.npy"
 MRI = "matplotlib/s1045.ima.gz"
-_FOLDERS = {"scikit-image": ("skimage", "data"), "matplotlib": ("matplotlib", "mpl-data/sample_data")}
+FONTS = "matplotlib's fonts/"
+_FOLDERS = {
+    "scikit-image": ("skimage", "data"),
+    "matplotlib": ("matplotlib", "mpl-data/sample_data"),
+    FONTS[:-1]: ("matplotlib", "mpl-data/fonts/ttf"),
+}
 
 
 class Crop(NamedTuple):
-    """A box of a source image; ``number`` picks one of a source that holds several (faces, phantoms)."""
+    """A box of a source image; ``number`` picks one of a source that holds several (faces, phantoms, digits of a font)."""
 
     source: str
     top: int
@@ -35,6 +40,11 @@ class Crop(NamedTuple):
     height: int
     width: int
     number: int = 0
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it is drawn at the size asked for, rather than cut from pixels."""
+        return self.source == PHANTOM or self.source.startswith(FONTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +123,11 @@ def _cut(crops: tuple[Crop, ...], size: int, channels: Literal[1, 3]) -> torch.T
 
 
 def _pixels(crop: Crop, size: int) -> np.ndarray:
-    """The pixels of a crop as ``(h, w, C)``; phantoms are drawn at ``size``, having none of their own."""
+    """The pixels of a crop as ``(h, w, C)``; phantoms and digits are drawn at ``size``, having none of their own."""
     if crop.source == PHANTOM:
         return ellipse_phantom(size, np.random.default_rng((2021, crop.number)))[..., None]
+    if crop.source.startswith(FONTS):
+        return digit(size, _installed(crop.source), crop.number % 10, np.random.default_rng((1998, crop.number)))[..., None]
     image = _read(crop.source)
     image = image[crop.number] if image.ndim == 4 else image
     return image[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
@@ -124,16 +136,22 @@ def _pixels(crop: Crop, size: int) -> np.ndarray:
 @lru_cache(maxsize=3)
 def _read(source: str) -> np.ndarray:
     """A source as float32 ``(H, W, C)``, or ``(N, H, W, C)`` where it holds several, in [0, 1]."""
-    path = _path(source)
-    if path is None:
-        package, name = source.split("/")
-        raise MissingPrior(f"The example image {name} is not in the installed {package}. Install the version in requirements.txt.")
+    path = _installed(source)
     if source == FACES:
         return np.load(path, allow_pickle=False).astype(np.float32)[..., None]
     if source == MRI:  # 256 × 256 little-endian 16-bit values, without a header
         values = np.frombuffer(gzip.decompress(path.read_bytes()), dtype="<u2").reshape(256, 256, 1)
         return values.astype(np.float32) / values.max()
     return load_image(path.read_bytes(), name=path.name).array
+
+
+def _installed(source: str) -> Path:
+    """Where a source lies. Raises MissingPrior when it is not installed."""
+    path = _path(source)
+    if path is None:
+        package, name = source.split("/")
+        raise MissingPrior(f"The example image {name} is not in the installed {package}. Install the version in requirements.txt.")
+    return path
 
 
 def _path(source: str) -> Path | None:
@@ -223,6 +241,11 @@ def _retina() -> list[Crop]:
     return [t for t, points in corners if all((y - 705) ** 2 + (x - 705) ** 2 <= 680**2 for y, x in points)]
 
 
+#: Fonts that digits are drawn from.
+_HANDS = ("DejaVuSans", "STIXGeneralItalic", "cmss10", "DejaVuSans-Oblique", "cmti10", "STIXGeneral", "DejaVuSerif-Italic")
+#: Ten digits after ten others; the hands change from digit to digit, and from ten to ten.
+_DIGITS = [Crop(f"{FONTS}{_HANDS[(3 * i + i // 10) % len(_HANDS)]}.ttf", 0, 0, 0, 0, i) for i in range(110)]
+
 _SETS: tuple[ExampleSet, ...] = (
     _class(
         "faces",
@@ -300,6 +323,17 @@ _SETS: tuple[ExampleSet, ...] = (
         [Crop(PHANTOM, 0, 0, 0, 0, i) for i in range(108)],
         tuple(range(100, 108)),
         "Phantom",
+    ),
+    ExampleSet(
+        "digits",
+        "Digits",
+        "Digits of 28 pixels, drawn as MNIST's are: for the generator that learned from those.",
+        "generated here from the DejaVu, STIX and Computer Modern fonts in matplotlib",
+        28,
+        1,
+        tuple(_DIGITS[:100]),
+        tuple(_DIGITS[100:]),
+        tuple(f"Digit {i}" for i in range(10)),
     ),
     _single(
         "astronaut",

@@ -43,6 +43,13 @@ SETUPS: Mapping[str, Mapping[str, Any]] = {
     "phantoms": _setup(
         {"kind": "compressed-sensing", "ratio": 0.1}, 2, LOW_SHOT, CS_DIP, _dip(150, **SHARP), shots=_all_shots("phantoms")
     ),
+    "digits": _setup(
+        {"kind": "compressed-sensing", "ratio": 0.1},
+        0,
+        {"kind": "npgd"},
+        {"kind": "csgm", "restarts": 10, "iterations": 150},
+        {"kind": "cs-dip"},
+    ),
     "astronaut": _setup({"kind": "inpainting", "keep": 0.5}, 5, _dip(150, **SHARP), ADJOINT),
     "cat": _setup({"kind": "denoising"}, 25, _dip(150), _dip(150, **SHARP), size=64),
     "coffee": _setup({"kind": "super-resolution", "factor": 4}, 2, _dip(150, **SHARP), BICUBIC),

@@ -14,7 +14,7 @@ from PIL import Image
 
 from netprior_core import examples
 from netprior_core.errors import InvalidSettings, MissingPrior
-from netprior_core.examples import PHANTOM, Crop, ExampleSet
+from netprior_core.examples import Crop, ExampleSet
 from netprior_core.images import to_uint8
 from netprior_core.phantoms import ellipse_phantom
 
@@ -35,17 +35,19 @@ def _overlap(a: Crop, b: Crop) -> bool:
     if a.source != b.source or a.number != b.number:
         return False
     apart = a.top + a.height <= b.top or b.top + b.height <= a.top or a.left + a.width <= b.left or b.left + b.width <= a.left
-    return a.source == PHANTOM or not apart
+    return a.drawn or not apart
 
 
 def test_the_promised_sets_are_there() -> None:
     keys = {s.key for s in SETS}
-    assert keys >= {"faces", "coins", "histology", "galaxies", "retina", "textures", "phantoms"}
+    assert keys >= {"faces", "coins", "histology", "galaxies", "retina", "textures", "phantoms", "digits"}
     assert keys >= {"astronaut", "cat", "coffee", "camera", "portrait", "mri"}
     assert len(keys) == len(SETS)
     assert examples.get("faces").n_shots + examples.get("faces").n_targets == 100
     assert examples.get("coins").n_shots + examples.get("coins").n_targets == 24
     assert examples.get("phantoms").n_shots == 100
+    digits = examples.get("digits")
+    assert (digits.n_shots, digits.n_targets, digits.size) == (100, 10, 28)
 
 
 @each
@@ -78,7 +80,7 @@ def test_no_pixel_of_a_target_is_among_the_shots(found: ExampleSet) -> None:
 @each
 def test_crops_lie_inside_their_source(found: ExampleSet) -> None:
     for crop in found.shot_crops + found.target_crops:
-        if crop.source != PHANTOM:
+        if not crop.drawn:
             height, width = examples._read(crop.source).shape[-3:-1]
             assert min(crop.top, crop.left) >= 0
             assert crop.top + crop.height <= height
@@ -154,3 +156,18 @@ def test_a_phantom_is_the_same_object_at_every_size() -> None:
 def test_one_ellipse_is_a_plain_shape() -> None:
     image = ellipse_phantom(64, np.random.default_rng(3), mean_count=0, supersampling=1)
     assert set(np.unique(image)) <= {0.0, 1.0}
+
+
+# Digits
+
+
+def test_digits_are_drawn_as_those_of_mnist() -> None:
+    every = torch.cat([examples.get("digits").shots(), examples.get("digits").targets()])[:, 0]
+    place = torch.arange(28) - 13.5
+    for axis in (1, 2):  # the centre of mass in the middle
+        centres = (every.sum(dim=3 - axis) * place).sum(dim=1) / every.sum(dim=(1, 2))
+        assert float(centres.abs().max()) < 0.3
+    # MNIST's training images have a mean of 0.131 and a standard deviation of 0.308 (both known figures).
+    assert abs(float(every.mean()) - 0.131) < 0.04
+    assert abs(float(every.std()) - 0.308) < 0.05
+    assert float(every[:, 0].max()) < 0.5  # nothing hangs over the edge

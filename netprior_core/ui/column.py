@@ -28,7 +28,7 @@ from netprior_core.ui.session import App
 from netprior_core.ui.tuner import Tuner
 from netprior_core.ui.wire import recording_message, setup_message
 
-SIZES = (32, 64, 128, 256, 512, 1024)
+SIZES = (28, 32, 64, 128, 256, 512, 1024)
 TO_THE_LIVE_VIEW = """() => {
   const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
   document.querySelector('#live').scrollIntoView({ behavior: calm ? 'auto' : 'smooth' });
