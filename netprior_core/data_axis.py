@@ -22,7 +22,7 @@ LEARNED_COUNTS = (2, 5, 10)
 CURVES: Mapping[str, str] = {
     "low-shot": "Low-shot",
     "learned": "CS-DIP, learned regularisation",
-    "shipped": "Shipped CelebA faces",
+    "shipped": "Shipped priors",
 }
 _SHIPPED = "lowshot-celeba-*.safetensors"
 
@@ -42,9 +42,9 @@ def points(experiment: Experiment, curves: Sequence[str] = ("low-shot",)) -> lis
     noise and seed.
 
     low-shot: untrained, then the prior learned from the first S examples. learned: CS-DIP without learned regularisation, then
-    with it from S examples. shipped: low-shot priors of the first S faces of CelebA, whatever the examples are, and at the end
-    the GAN of thousands of them, searched and refined like those (IAGAN). Methods that ``experiment`` has keep their settings. A
-    curve that :func:`refusal` speaks against is left out.
+    with it from S examples. shipped: whatever the examples are, low-shot priors of the first S faces of CelebA, and at the end the
+    GAN of thousands of faces, or of digits, searched and refined like those (IAGAN). Methods that ``experiment`` has keep their
+    settings. A curve that :func:`refusal` speaks against is left out.
     Raises InvalidSettings when none is left.
     """
     reasons = [refusal(experiment, curve) for curve in curves]
@@ -78,20 +78,18 @@ def refusal(experiment: Experiment, curve: str) -> str | None:
         return None
     cards = shipped()
     if not cards:
-        return "There are no shipped priors of CelebA faces here: the checkpoints folder has none."
-    fitting = [card for card in cards.values() if tuple(card["shape"]) == tuple(experiment.shape)]
-    if fitting:
+        return "There are no shipped priors here: the checkpoints folder has none."
+    shapes = dict.fromkeys(tuple(card["shape"]) for card in cards.values())
+    if tuple(experiment.shape) in shapes:
         return None
-    drawn = next(iter(cards.values()))["shape"]
-    have, want = ("×".join(map(str, shape)) for shape in (drawn, experiment.shape))
-    return (
-        f"The shipped priors draw CelebA faces of {have} (channels × height × width) and your image is {want}: "
-        f"choose {drawn[1]} pixels and {'colour' if drawn[0] == 3 else 'grey'} to add them."
-    )
+    have = "; ".join(f"{'colour' if c == 3 else 'grey'} images of {side} pixels" for c, side, _ in shapes)
+    colours, side, _ = experiment.shape
+    mine = f"{'colour' if colours == 3 else 'grey'} of {side} pixels"
+    return f"The shipped priors draw {have}, and your image is {mine}: change size or channels to add them."
 
 
 def shipped() -> dict[str, dict[str, Any]]:
-    """Cards by name of the shipped priors of CelebA faces, fewest shots first; of two with equally many the MMD's."""
+    """Cards by name: low-shot priors of CelebA faces, of two with equally many shots the MMD's; then GANs. Fewest images first."""
     best: dict[int, tuple[str, dict[str, Any]]] = {}
     for path in sorted(priors.CHECKPOINTS.glob(_SHIPPED)):
         with contextlib.suppress(MissingPrior, KeyError, TypeError, ValueError):
@@ -99,7 +97,8 @@ def shipped() -> dict[str, dict[str, Any]]:
             shots, loss = int(card["shots"]), card["settings"]["loss"]
             if len(card["shape"]) == 3 and (shots not in best or loss == "mmd"):
                 best[shots] = path.stem, card
-    return {name: card for _, (name, card) in sorted(best.items())}
+    gans = {name: card for name, card in generators.shipped().items() if card.get("shots")}
+    return {name: card for _, (name, card) in sorted(best.items())} | gans
 
 
 def _untrained(experiment: Experiment) -> dict[str, Any]:
@@ -124,12 +123,12 @@ def _learned(experiment: Experiment, available: int) -> list[Point]:
 
 def _shipped_points(experiment: Experiment, available: int) -> list[Point]:
     low_shot = _lane(experiment, "low-shot") | {"start": "low-shot"}
-    solvers = [(name, card, {**low_shot, "prior": name}) for name, card in shipped().items()]
-    gans = {name: card for name, card in generators.shipped().items() if name.startswith("gan-celeba") and card.get("shots")}
-    solvers += [(name, card, {**_lane(experiment, "iagan"), "generator": name}) for name, card in gans.items()]
+    gan = _lane(experiment, "iagan")
+    gans = generators.shipped()
     found = []
-    for name, card, method in solvers:
+    for name, card in shipped().items():
         if tuple(card["shape"]) == tuple(experiment.shape):
+            method = {**gan, "generator": name} if name in gans else {**low_shot, "prior": name}
             point = _point(experiment, 0, method, available, "shipped")
             found.append(Point(int(card["shots"]), str(card.get("title", name))[:80], point.experiment, "shipped"))
     return found
