@@ -46,9 +46,11 @@ SETUPS: Mapping[str, Mapping[str, Any]] = {
     "digits": _setup(
         {"kind": "compressed-sensing", "ratio": 0.1},
         0,
+        LOW_SHOT,
         {"kind": "npgd"},
         {"kind": "csgm", "restarts": 10, "iterations": 150},
         {"kind": "cs-dip"},
+        shots=_all_shots("digits"),
     ),
     "astronaut": _setup({"kind": "inpainting", "keep": 0.5}, 5, _dip(150, **SHARP), ADJOINT),
     "cat": _setup({"kind": "denoising"}, 25, _dip(150), _dip(150, **SHARP), size=64),

@@ -61,7 +61,7 @@ def test_there_are_at_most_eight_cards() -> None:
     assert len(CARDS) <= 8
 
 
-@pytest.mark.parametrize("key", ["faces", "coins", "histology", "phantoms"])
+@pytest.mark.parametrize("key", ["faces", "coins", "histology", "phantoms", "digits"])
 def test_the_low_shot_lane_of_a_setup_starts_solving_at_once(key: str, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("NETPRIOR_CACHE", str(tmp_path))
     experiment = from_set(key)

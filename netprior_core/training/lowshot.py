@@ -28,7 +28,7 @@ from netprior_core.training._loop import load_pickled, readable
 SUMMARY = "pre-train low-shot priors on the shots of embedded sets, or on the first images of a collection in --data"
 
 #: Sets whose priors are shipped; all files together stay below 4 MiB in fp16.
-SHIPPED = ("faces", "coins", "histology", "phantoms")
+SHIPPED = ("faces", "coins", "histology", "phantoms", "digits")
 PRESET = "shipped"
 #: How the held-out targets are measured for the card: compressed sensing, m/n and σ in 8-bit units.
 RATIO, SIGMA = 0.05, 1.0
