@@ -327,7 +327,7 @@ _SETS: tuple[ExampleSet, ...] = (
     ExampleSet(
         "digits",
         "Digits",
-        "Digits of 28 pixels, drawn as MNIST's are: for the generator that learned from those.",
+        "Drawn from fonts as if by hand, of MNIST's size: its generator can answer here.",
         "generated here from the DejaVu, STIX and Computer Modern fonts in matplotlib",
         28,
         1,
