@@ -178,6 +178,14 @@ def target_name(target: EmbeddedTarget | UploadedImage | UploadedArray) -> str:
     return f"{target.set}/{target.index}" if isinstance(target, EmbeddedTarget) else target.sha256
 
 
+def uploads_of(experiment: Experiment) -> set[str]:
+    """Digests of the uploads that an experiment names."""
+    found = set() if isinstance(experiment.target, EmbeddedTarget) else {experiment.target.sha256}
+    if isinstance(experiment.shots, UploadedShots):
+        found |= {shot.sha256 for shot in experiment.shots.images}
+    return found
+
+
 def describe_settings(method: Method) -> str:
     """The preset's name with its iterations, or what differs from the nearest thing to it: the defaults."""
     preset = method.preset_name()

@@ -59,7 +59,7 @@ class Race:
         rules: Sequence[StoppingRule] = (),
         stop_by: str = "",
     ) -> None:
-        self._build = build
+        self._build: Callable[[], tuple[Problem, torch.Tensor | None]] | None = build
         self.lanes = [Lane(i, *lane) for i, lane in enumerate(lanes)]
         self.seeds, self.schedule, self.keep_frames = tuple(seeds), schedule, keep_frames
         self.state: RaceState = "ready"
@@ -71,7 +71,6 @@ class Race:
         self.noise_std: float | None = None  # of the measurement, where it is known
         self.shot_pictures: list[np.ndarray] = []
         self.shots_total = 0
-        self.shots_tensor: torch.Tensor | None = None  # the examples, on the CPU: what a learned prior is found by
         self.version = 0
         self.touched = time.monotonic()
         self.started_at = self.ended_at = 0.0
@@ -79,6 +78,7 @@ class Race:
         self._scorer: Scorer | None = None
         self._stop = self._pause = False
         self._single = 0
+        self.ended_early = False  # what was being learned
         self._remark = remark
         self.rules, self.stop_by = tuple(rules), stop_by
         self.rule_notes: dict[str, str] = {}  # why a rule is not at work
@@ -88,6 +88,11 @@ class Race:
     def stop(self) -> None:
         """Ask the race to end; the turning thread does it at its next turn."""
         self._stop = True
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether the end was asked for, be it too late."""
+        return self._stop
 
     def pause(self) -> None:
         """Ask the race to hold after the current step."""
@@ -104,6 +109,7 @@ class Race:
     def enough(self) -> None:
         """End whatever is being prepared, and solve with it as it is."""
         if self._problem is not None:
+            self.ended_early = self.ended_early or any(lane.state == "preparing" for lane in self.lanes)
             self._problem.enough.set()
 
     @property
@@ -194,7 +200,10 @@ class Race:
         self.started_at = time.monotonic()
         try:
             with interrupt.listening(lambda: self._stop):
-                self._problem, truth = self._build()
+                build, self._build = self._build, None  # which keeps uploads, or a problem of its own
+                assert build is not None
+                self._problem, truth = build()
+                del build
                 self._scorer = Scorer(
                     self._problem, truth, seeds=len(self.seeds), keep_frames=self.keep_frames, stop_by=self.stop_by
                 )
@@ -220,7 +229,6 @@ class Race:
         if problem.shots is not None:
             self.shot_pictures = [picture_of(shot) for shot in problem.shots[:SHOTS_SHOWN]]
             self.shots_total = len(problem.shots)
-            self.shots_tensor = problem.shots.cpu()
         self.rule_notes = {rule.kind: reason for rule in self.rules if (reason := rule.refuses(problem))}
         rules = [rule for rule in self.rules if rule.kind not in self.rule_notes]
         given, twin = problem, None

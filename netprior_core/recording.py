@@ -34,7 +34,7 @@ from PIL import Image
 import netprior_core
 from netprior_core.arrays import dump_npy, load_npy
 from netprior_core.errors import BadImage, InvalidSettings
-from netprior_core.experiment import MAX_LANES, EmbeddedTarget, Experiment, UploadedShots, parse
+from netprior_core.experiment import MAX_LANES, Experiment, parse, uploads_of
 from netprior_core.images import load_image, sha256_of, to_uint8
 from netprior_core.lane import Lane, LaneState
 from netprior_core.metrics import CONVENTION, SSIM_CONVENTION
@@ -124,7 +124,7 @@ def members(race: Race, experiment: Experiment, images: Mapping[str, np.ndarray]
     from netprior_core.contact import contact_sheet  # matplotlib takes a second to import and is not needed before
 
     yield "contact.png", contact_sheet(race, experiment)
-    for sha256 in sorted(_uploads(experiment)):
+    for sha256 in sorted(uploads_of(experiment)):
         if sha256 in images:
             upload = images[sha256]
             yield (f"inputs/{sha256}.png", png(upload)) if upload.dtype == np.uint8 else (f"inputs/{sha256}.npy", dump_npy(upload))
@@ -185,13 +185,6 @@ def to_pixels(array: np.ndarray) -> np.ndarray:
     return to_uint8(torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1))
 
 
-def _uploads(experiment: Experiment) -> set[str]:
-    found = set() if isinstance(experiment.target, EmbeddedTarget) else {experiment.target.sha256}
-    if isinstance(experiment.shots, UploadedShots):
-        found |= {shot.sha256 for shot in experiment.shots.images}
-    return found
-
-
 def _summary(race: Race) -> dict[str, Any]:
     return {
         "state": race.state,
@@ -236,7 +229,7 @@ def _plain(info: zipfile.ZipInfo) -> bool:
 def _read_inputs(files: Mapping[str, bytes], experiment: Experiment) -> dict[str, np.ndarray]:
     """The uploads that the experiment names, each checked against its digest; others are not even decoded."""
     images = {}
-    for sha256 in _uploads(experiment):
+    for sha256 in uploads_of(experiment):
         upload = None
         with contextlib.suppress(BadImage, InvalidSettings):
             if content := files.get(f"inputs/{sha256}.png"):

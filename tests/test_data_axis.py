@@ -12,7 +12,7 @@ from shared import experiment_of
 
 from netprior_core import data_axis, priors
 from netprior_core.errors import InvalidSettings
-from netprior_core.experiment import build, race_of
+from netprior_core.experiment import build, race_of, shot_images
 from netprior_core.methods._shots import Pretrained
 from netprior_core.methods._shots import build as build_network
 from netprior_core.methods.csdip import CSDIP
@@ -87,7 +87,7 @@ def test_a_walk_goes_from_one_remembered_example_to_another(tmp_path: Path, monk
         _walk_sheets(experiment, method, {}, 1, 2)
     race = race_of(experiment, {}).run()
     assert race.lanes[0].state == "finished"
-    trained = method.learned(race.shots_tensor, experiment.shape)
+    trained = method.learned(shot_images(experiment, {}), experiment.shape)
     assert trained is not None
     walk = method.walk(trained, experiment.shape, 0, 2, steps=5)
     assert walk.shape == (5, 1, 32, 32)

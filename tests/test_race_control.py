@@ -12,6 +12,7 @@ from shared import endless, picture, race, steps
 
 from netprior_core import interrupt
 from netprior_core.methods import Method
+from netprior_core.methods.base import lockstep
 from netprior_core.problem import Problem, Step
 from netprior_core.race import Race, summary
 
@@ -71,6 +72,27 @@ def test_stop_ends_a_step_that_looks_for_it_and_keeps_what_came_before(stub: Stu
     assert lane.result is not None
     assert lane.result.returns == 1
     interrupt.check()  # nobody listens any more
+
+
+def test_stop_is_heard_between_the_seeds_of_one_step() -> None:
+    asked: list[int] = []
+
+    def run(number: int) -> Iterator[Step]:
+        for iteration in (1, 2):
+            asked.append(number)
+            yield Step(iteration, 2, "solve", picture(0.5), picture(0.5), torch.tensor([1.0]))
+
+    both = lockstep([run(0), run(1), run(2)])
+    assert next(both).estimate.shape[0] == 3  # type: ignore[union-attr]
+    with interrupt.listening(lambda: len(asked) == 4), pytest.raises(interrupt.Interrupted):
+        next(both)
+    assert asked == [0, 1, 2, 0]
+
+
+def test_runs_of_one_method_end_together() -> None:
+    step = Step(1, 1, "solve", picture(0.5), picture(0.5), torch.tensor([1.0]))
+    with pytest.raises(ValueError, match="different steps"):
+        list(lockstep([(one for one in [step]), (one for one in [step, step])]))  # type: ignore[list-item]
 
 
 def test_stop_while_a_problem_is_built(stub: Stub) -> None:

@@ -9,10 +9,14 @@ from typing import Literal
 import torch
 from torch import nn
 
+from netprior_core.interrupt import check
+
 Form = Literal["published", "released"]
 
 #: Least variance of a layer's weights: below it a layer that hardly moved would be nailed to its mean.
 LEAST_VARIANCE = 1e-8
+#: Weights of a layer that are drawn at a time, over rounds: 2 MB for each layer.
+AT_A_TIME = 250_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +59,23 @@ def estimate(networks: Sequence[Sequence[torch.Tensor]], *, rounds: int, samples
     off its diagonal are of weights drawn independently, that is, noise of order 1/√(S T).
     """
     picked = torch.randint(len(networks), (rounds,), generator=generator)
-    rows = []
-    for layer in zip(*networks, strict=True):
-        weights = torch.stack([tensor.detach().cpu().double().flatten() for tensor in layer])
-        if layer[0].ndim == 1 and weights.shape[1] == samples:
-            columns = torch.arange(samples).expand(rounds, samples)
-        else:
-            columns = torch.randint(weights.shape[1], (rounds, samples), generator=generator)
-        rows.append(weights[picked[:, None], columns])
-    drawn = torch.stack(rows, dim=1)  # (T, L, S)
-    means = drawn.mean(dim=2)
-    covariances = drawn @ drawn.transpose(1, 2) / samples - means[:, :, None] * means[:, None, :]
-    return Statistics(means.mean(dim=0).float(), covariances.mean(dim=0).float())
+    layers = [torch.stack([tensor.detach().cpu().double().flatten() for tensor in layer]) for layer in zip(*networks, strict=True)]
+    whole = [layer.ndim == 1 and layer.numel() == samples for layer in networks[0]]
+    mean, covariance = torch.zeros(len(layers)).double(), torch.zeros(len(layers), len(layers)).double()
+    for some in picked.split(max(1, AT_A_TIME // samples)):
+        rows = []
+        for weights, in_order in zip(layers, whole, strict=True):
+            check()
+            if in_order:
+                columns = torch.arange(samples).expand(len(some), samples)
+            else:
+                columns = torch.randint(weights.shape[1], (len(some), samples), generator=generator)
+            rows.append(weights[some[:, None], columns])
+        drawn = torch.stack(rows, dim=1)  # (rounds, L, S)
+        means = drawn.mean(dim=2)
+        mean += means.sum(dim=0)
+        covariance += (drawn @ drawn.transpose(1, 2) / samples - means[:, :, None] * means[:, None, :]).sum(dim=0)
+    return Statistics((mean / rounds).float(), (covariance / rounds).float())
 
 
 class Regulariser:

@@ -12,6 +12,7 @@ from torch import nn
 from netprior_core.compute import Compute
 from netprior_core.errors import InvalidSettings
 from netprior_core.generators import KINDS
+from netprior_core.interrupt import check
 from netprior_core.methods._common import due, finite
 from netprior_core.networks.seeded import seeded
 from netprior_core.problem import Shape, Step, to_signed, to_unit
@@ -137,7 +138,9 @@ def pretrain(
         if due(iteration, iterations):
             finite(objective, title, iteration)
         adam.zero_grad(set_to_none=True)
+        check()  # with many shots at full width a step takes seconds
         objective.backward()
+        check()
         adam.step()
         now = to_unit(images.detach())
         drawn = now if index is None else drawn.index_copy(0, index, now)

@@ -9,6 +9,7 @@ import torch
 from pydantic import BeforeValidator, SerializeAsAny
 
 from netprior_core.errors import Unsolvable
+from netprior_core.interrupt import check
 from netprior_core.problem import Problem, Step
 from netprior_core.settings import Registry, Settings
 
@@ -77,13 +78,25 @@ class Method(Settings):
 
 
 def lockstep(runs: Sequence[Iterator[Step]]) -> Iterator[Step]:
-    """Advance several runs of one method together and stack their steps along the batch axis."""
+    """Advance several runs of one method together and stack their steps along the batch axis.
+
+    Raises ValueError when one of them ends before another.
+    """
     if len(runs) == 1:
         yield from runs[0]
         return
     try:
-        for steps in zip(*runs, strict=True):
-            yield _stack(steps)
+        while True:
+            steps = []
+            for run in runs:
+                check()  # a step of all of them may take seconds
+                steps.append(next(run, None))
+            found = tuple(step for step in steps if step is not None)
+            if not found:
+                return
+            if len(found) < len(runs):
+                raise ValueError("runs of one method ended at different steps")
+            yield _stack(found)
     finally:
         for run in runs:
             run.close()  # type: ignore[attr-defined]

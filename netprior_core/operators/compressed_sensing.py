@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from netprior_core.interrupt import check
 from netprior_core.operators._sensing import GAIN_ERROR_MEANS, MOST, SensingModel, rows_of, too_many, values_of, words_of_bytes
 from netprior_core.operators.base import Draw, ForwardModel, Operator
 from netprior_core.problem import Shape
@@ -137,6 +138,7 @@ class DenseModel(_SensingModel):
         device = torch.device("cpu") if self.device.type == "mps" else self.device
         gram = torch.zeros((self.m, self.m), dtype=dtype, device=device)
         for block in self.matrix.split(2048, dim=1):
+            check()
             part = block.to(device).to(dtype)  # MPS has no float64 to convert to
             gram.addmm_(part, part.T)
         return gram

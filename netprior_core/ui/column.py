@@ -224,7 +224,9 @@ class Column(Drawn):
             return self.renew(now, nonce, lambda base: setup.from_set(self.sets[event.index].key, base.seed), request)
 
         def target_uploaded(path: str | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
-            taken = apart(files.take_target, self.app.session(request.session_hash), path) if path else None
+            session = self.app.session(request.session_hash)
+            taken = apart(files.take_target, session, path) if path else None
+            self.app.trim(session)
             if taken is None:
                 return {self.target_file: None}  # what is not used is not shown as if it were
             return self.renew(now, nonce, lambda base: setup.with_uploads(base, taken, None), request)
@@ -233,6 +235,9 @@ class Column(Drawn):
             return self.renew(now, nonce, lambda base: setup.without_uploads(base, target=True), request)
 
         def shots_taken_back(paths: list[str] | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            used = self.app.setup(request.session_hash, now)
+            if used is not None and used.shots.source != "upload":  # the box still shows files that are not in use
+                return {self.nonce: nonce}
             if paths:
                 return shots_uploaded(paths, now, nonce, request)
             return self.renew(now, nonce, lambda base: setup.without_uploads(base, shots=True), request)
@@ -263,7 +268,7 @@ class Column(Drawn):
 
         def tried(now: Experiment, nonce: int, request: gr.Request) -> Changes:
             changes = self.renew(now, nonce, lambda base: change(base, None), request)
-            if self._busy(request):
+            if self._racing(request):
                 inform("The set-up is changed. A race is running: stop it, then press Run.")
             elif recording and (recorded := files.recorded(files.ASSETS / recording)) is not None:
                 changes[self.live] = recorded
@@ -355,7 +360,10 @@ class Column(Drawn):
         return changes
 
     def _take(self, paths: list[str], request: gr.Request) -> list[UploadedImage]:
-        return apart(files.take, self.app.session(request.session_hash), paths)
+        session = self.app.session(request.session_hash)
+        taken = apart(files.take, session, paths)
+        self.app.trim(session)
+        return taken
 
     def _opened(self, path: str | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
         """A file from a person: an experiment or a recording."""
@@ -370,9 +378,12 @@ class Column(Drawn):
             return {self.file: None}
         for sha256, pixels in recording.images.items():
             session.keep(sha256, pixels)
+        self.app.trim(session)
         session.edit(now, lambda _: recording.experiment)
         changes = self.show(recording.experiment, nonce + 1, request)
-        if recording.lanes and not self._busy(request):
+        if recording.lanes and self._racing(request):
+            inform("The set-up is opened. A race is running: stop it and open the file again to see the recording, too.")
+        elif recording.lanes:
             changes[self.live] = recording_message(recording, "A recording from a file. Press Run to compute it again.")
             self.shows(recording.experiment, request)
         return changes
@@ -392,8 +403,10 @@ class Column(Drawn):
     def tune_button(self, lane: int) -> None:
         self.tuner.button(lane)
 
-    def _busy(self, request: gr.Request) -> bool:
-        return self.app.session(request.session_hash).busy
+    def _racing(self, request: gr.Request) -> bool:
+        """A race is on the screen, where a search never is."""
+        session = self.app.session(request.session_hash)
+        return session.busy and session.tuning is None
 
     def shows(self, experiment: Experiment, request: gr.Request) -> None:
         """The live view has a recording of this experiment: no preview is to take its place."""
@@ -407,17 +420,14 @@ class Column(Drawn):
         session = self.app.session(request.session_hash)
         experiment = session.setup or now
 
-        def racing() -> bool:
-            return session.busy and session.tuning is None
-
-        if experiment is None or racing() or session.shown == experiment:
+        if experiment is None or self._racing(request) or session.shown == experiment:
             return gr.skip()
         try:
             setup.check_size(experiment, self.app.max_size)
             message = apart(_built_message, experiment, dict(session.images))
         except NetPriorError as error:
             message = setup_message(experiment, None, None, note=str(error))
-        if racing() or (session.setup or experiment) != experiment:
+        if self._racing(request) or (session.setup or experiment) != experiment:
             return gr.skip()
         session.shown = experiment
         return message

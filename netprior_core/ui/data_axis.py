@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,9 @@ INTRO = (
 )
 #: Examples that are drawn under “What the network remembers”.
 SHOWN = 24
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 260, 52, 20, 16, 44
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 272, 52, 20, 28, 44
+STOPPED = "You stopped it."
+OVERTAKEN = "Another run began in this tab. The points so far are kept."
 
 
 #: A press on a point of the chart, by pointer or key, chooses the reconstruction of the same place in the list.
@@ -147,8 +150,8 @@ class DataAxis:
             yield ready
             return
         session = self.app.session(request.session_hash)
-        if session.busy:
-            warn("A race is running in this tab: stop it, then draw the data axis.")
+        if session.why_busy:
+            warn(session.why_busy)
             yield ready
             return
         try:
@@ -162,23 +165,37 @@ class DataAxis:
             if reason := data_axis.refusal(now, curve):
                 warn(reason)
         found: list[Found] = []
+        last, race = session.race, None
         most, told = max(point.shots for point in points), 0.0
         yield {self.button: gr.update(interactive=False), self.chart: chart(found, most), self.found: found}
+
+        def overtaken() -> bool:
+            return session.race is not last or (race is not None and (session.aside is None or session.aside[1] is not race))
+
         for index, point in enumerate(points):
+            if overtaken() or (race is not None and race.unwanted):
+                yield {self.progress: _ended(OVERTAKEN if overtaken() else STOPPED, point), **ready}
+                return
             race = race_of(point.experiment, dict(session.images), self.app.device, keep_frames=False)
-            run = self.app.start_aside(session, race)
-            async for message in stream(self.app, race, point.experiment, run, None):
-                changes: dict[Any, Any] = {live: message}
-                if time.monotonic() - told > 1 or race.done:
-                    told = time.monotonic()
-                    changes[self.progress] = _words(race, point.label, index, len(points))
-                yield changes
+            try:
+                run = self.app.start_aside(session, race)
+            except NetPriorError as error:
+                yield {self.progress: _ended(str(error), point), **ready}
+                return
+            async with aclosing(stream(self.app, race, point.experiment, run, None)) as messages:
+                async for message in messages:
+                    if overtaken():
+                        break
+                    changes: dict[Any, Any] = {live: message}
+                    if time.monotonic() - told > 1 or race.done:
+                        told = time.monotonic()
+                        changes[self.progress] = _words(race, point.label, index, len(points))
+                    yield changes
             one = _found(race, point)
             if one is None:
-                stopped = race.lanes[0].state == "stopped"
-                said = "You stopped it." if stopped else race.lanes[0].message or race.message or "The race was stopped."
-                words = f"<p class='np-empty'>Ended at {html.escape(point.label)}: {html.escape(said)}</p>"
-                yield {self.progress: words, **ready}
+                lane = race.lanes[0]
+                said = OVERTAKEN if overtaken() else STOPPED if lane.state == "stopped" else lane.message or race.message
+                yield {self.progress: _ended(said or "The race was stopped.", point), **ready}
                 return
             found = [*found, one]
             yield self._with(found, most, race.truth_picture)
@@ -202,7 +219,8 @@ def _found(race: Race, point: Point) -> Found | None:
     if lane.state != "finished" or lane.result is None or lane.result.psnr is None:
         return None
     seconds = lane.prepare_seconds + lane.seconds
-    return Found(point.shots, point.label, lane.result.psnr, seconds, lane.result.pixels, point.curve)
+    label = f"{point.label}, learning ended early" if race.ended_early else point.label
+    return Found(point.shots, label, lane.result.psnr, seconds, lane.result.pixels, point.curve)
 
 
 def _learned_last(session: Session, now: Experiment, method: LowShot) -> str:
@@ -228,6 +246,10 @@ def _walk_sheets(
     drawn = method.remembered(trained, now.shape, SHOWN)
     walk = method.walk(trained, now.shape, first - 1, last - 1)
     return tiled(drawn), tiled(walk)
+
+
+def _ended(why: str, point: Point) -> str:
+    return f"<p class='np-empty'>Ended at {html.escape(point.label)}: {html.escape(why)}</p>"
 
 
 def _words(race: Race, label: str, index: int, total: int) -> str:
@@ -275,14 +297,14 @@ def chart(found: Sequence[Found], most: int) -> str:
         drawn += [_spot(p, place, x(p.shots), y(p.psnr), colour) for place, p in enumerate(found) if p.curve == curve]
     drawn += _names(found, x, y)
     words = f"<text x='{WIDTH - RIGHT}' y='{HEIGHT - 6}' text-anchor='end'>number of examples S (0: untrained)</text>"
-    words += f"<text x='{LEFT}' y='11'>PSNR, dB</text>"
+    words += f"<text x='{LEFT}' y='18'>PSNR, dB</text>"
     rows = "".join(
         f"<tr><th scope='row'>{p.shots}</th><td>{p.psnr:.2f}</td><td>{p.seconds:.1f}</td><td>{html.escape(p.label)}</td></tr>"
         for p in found
     )
     table = f"<table class='np-hidden'><tr><th>examples</th><th>PSNR, dB</th><th>seconds</th><th>what</th></tr>{rows}</table>"
     return (
-        f"<svg class='np-axis' viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='PSNR against the number of examples'>"
+        f"<svg class='np-axis' viewBox='0 0 {WIDTH} {HEIGHT}' role='group' aria-label='PSNR against the number of examples'>"
         f"{''.join(lines)}{''.join(drawn)}{words}</svg>{table}"
     )
 
@@ -306,7 +328,7 @@ def _names(found: Sequence[Found], x: Callable[[int], float], y: Callable[[float
     names, lowest = [], 0.0
     for curve, p in sorted(ends.items(), key=lambda item: -item[1].psnr):
         at = max(y(p.psnr) - 9, TOP + 10, lowest)
-        lowest = at + 14
+        lowest = at + 22  # on a phone letters are 21 high
         place, anchor = (x(p.shots), "end") if x(p.shots) > WIDTH / 2 else (x(p.shots) + 8, "start")
         style = f"fill:var(--np-lane-{numbers[curve]})"
         name = html.escape(data_axis.CURVES[curve])

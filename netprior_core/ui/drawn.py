@@ -17,6 +17,7 @@ from netprior_core.noise import Noise
 from netprior_core.settings import FieldSpec
 from netprior_core.stopping import StoppingRule
 from netprior_core.ui import files, setup
+from netprior_core.ui.canvas import canvas
 from netprior_core.ui.controls import FILES, control, misfit, split
 from netprior_core.ui.say import warn
 from netprior_core.ui.session import App
@@ -234,19 +235,7 @@ class Drawn:
         given.upload(opened, [given, self.experiment, self.nonce], self.everything(), **QUIET)
 
     def _mask_editor(self, experiment: Experiment) -> None:
-        editor = gr.ImageEditor(
-            value=apart(files.editor_background, experiment),  # type: ignore[arg-type]
-            label="Draw over what is to be hidden",
-            type="numpy",
-            image_mode="RGBA",
-            brush=gr.Brush(default_size=18, colors=["#ffffff"], color_mode="fixed"),
-            layers=False,
-            transforms=(),
-            sources=(),
-            height=340,
-            interactive=True,
-            elem_id="np-mask",
-        )
+        editor = canvas(apart(files.editor_background, experiment))
 
         def drawn(value: Any, now: Experiment, request: gr.Request) -> Changes:
             mask = files.mask_of(value, now.size)

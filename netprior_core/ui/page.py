@@ -26,7 +26,7 @@ from netprior_core.ui.drawn import QUIET
 from netprior_core.ui.lessons import method_html
 from netprior_core.ui.live import PARTS, live_view
 from netprior_core.ui.sampler import Sampler
-from netprior_core.ui.say import warn
+from netprior_core.ui.say import inform, warn
 from netprior_core.ui.session import App
 from netprior_core.ui.session import control as control_run
 from netprior_core.ui.stream import stream
@@ -164,7 +164,11 @@ class Page:
             return
         session = self.app.session(request.session_hash)
         race = race_of(experiment, dict(session.images), self.app.device)
-        run = self.app.start(session, race, experiment)
+        try:
+            run = self.app.start(session, race, experiment)
+        except NetPriorError as error:
+            yield setup_message(experiment, None, None, note=str(error))
+            return
         text = link.encode(experiment)
         async for message in stream(self.app, race, experiment, run, f"?x={text}" if text else None):
             yield message
@@ -192,6 +196,9 @@ class Page:
         """The tab's last run back in the live view, after the set-up was changed."""
         session = self.app.session(request.session_hash)
         if session.race is None or session.experiment is None or not session.race.done:
+            return gr.skip()
+        if session.busy and session.tuning is None:  # of the data axis: the next message of its race would not fit what is shown
+            inform(session.why_busy)
             return gr.skip()
         return Feed(session.race, session.experiment, session.run, None).message(lossless=True)
 

@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from netprior_core.experiment import MAX_SHOTS, Experiment
+from netprior_core.errors import Unsolvable
+from netprior_core.experiment import MAX_SHOTS, Experiment, uploads_of
 from netprior_core.race import Race
 from netprior_core.scheduler import Scheduler
 
-MAX_SESSIONS = 64
-MAX_IMAGE_BYTES = (MAX_SHOTS + 1) * 1024 * 1024 * 3  # of decoded uploads kept per tab: a whole set-up at the largest size fits
+MAX_SESSIONS = 64  # tabs without a race that are remembered, and tabs with one
+MAX_IMAGE_BYTES = 2 * (MAX_SHOTS + 1) * 1024 * 1024 * 3  # of uploads per tab: the set-up's and those to replace them, at full size
+MAX_ALL_BYTES = 1024**3  # of all tabs' uploads
 
 
 @dataclass
@@ -44,6 +46,13 @@ class Session:
         """A race of this tab is being computed."""
         return any(not race.done for _, race in self.runs())
 
+    @property
+    def why_busy(self) -> str:
+        """What has to end before something else is computed, and how; "" when nothing."""
+        if self.tuning is not None:
+            return "A search is going on in this tab: press “Stop the search” under its method first."
+        return "A race is running in this tab: stop it first." if self.busy else ""
+
     def runs(self) -> list[tuple[str, Race]]:
         """The tab's races by their runs' names: the last one, and the one aside."""
         last = [(self.run, self.race)] if self.race is not None else []
@@ -62,10 +71,19 @@ class Session:
             return before, self.setup
 
     def keep(self, sha256: str, pixels: np.ndarray) -> None:
-        """Keep an uploaded image; the oldest go when there are too many."""
+        """Keep an uploaded image; the oldest go when there are too many, but none that the set-up uses."""
         self.images[sha256] = pixels
-        while len(self.images) > 1 and sum(p.nbytes for p in self.images.values()) > MAX_IMAGE_BYTES:
-            self.images.popitem(last=False)
+        self.images.move_to_end(sha256)
+        used = {sha256, *(uploads_of(self.setup) if self.setup else ())}
+        for old in list(self.images):
+            if self.held() <= MAX_IMAGE_BYTES:
+                return
+            if old not in used:
+                del self.images[old]
+
+    def held(self) -> int:
+        """Bytes of uploads."""
+        return sum(pixels.nbytes for pixels in self.images.values())
 
     def scratch(self) -> Path:
         """A temporary folder of this tab. Raises OSError when the disk is full."""
@@ -85,33 +103,57 @@ class App:
         self._lock = threading.Lock()
 
     def session(self, key: str | None) -> Session:
-        """The session of a tab, made when it is new."""
+        """The session of a tab, made when it is new. Of too many the one idle for longest goes, never one that computes."""
         key = key or "api"
         with self._lock:
             found = self._sessions.setdefault(key, Session())
             self._sessions.move_to_end(key)
-            old = [self._sessions.pop(k) for k in list(self._sessions)[: max(0, len(self._sessions) - MAX_SESSIONS)]]
+            idle = [name for name, session in self._sessions.items() if session is not found and not session.why_busy]
+            old = [self._sessions.pop(name) for name in idle[: max(0, len(idle) - MAX_SESSIONS + 1)]]
         for session in old:
             self._end(session)
         return found
+
+    def trim(self, mine: Session) -> None:
+        """Forget uploads of other tabs, those idle for longest first, until all tabs' together fit into MAX_ALL_BYTES."""
+        with self._lock:
+            known = list(self._sessions.values())
+        held = sum(session.held() for session in known)
+        for session in known:
+            if held <= MAX_ALL_BYTES:
+                return
+            if session is not mine and not session.why_busy:
+                held -= session.held()
+                session.images.clear()
 
     def setup(self, key: str | None, known: Experiment | None) -> Experiment | None:
         """The set-up of a tab as last edited; ``known`` where none is kept."""
         return self.session(key).setup or known
 
     def start(self, session: Session, race: Race, experiment: Experiment) -> str:
-        """Submit a race for a tab, ending the one it had; returns the run's unguessable name."""
+        """Submit a race for a tab, ending the one it had; returns the run's unguessable name.
+
+        Raises Unsolvable when as many tabs as are remembered have a race already.
+        """
+        self._room(session)
         session.stop()
         session.race, session.experiment, session.run = race, experiment, secrets.token_urlsafe(12)
         self.scheduler.submit(race)
         return session.run
 
     def start_aside(self, session: Session, race: Race) -> str:
-        """Submit a race that leaves the tab's last run what it is; returns the run's unguessable name."""
+        """Submit a race that leaves the tab's last run what it is; returns the run's unguessable name. Raises as :meth:`start`."""
+        self._room(session)
         session.stop()
         session.aside = secrets.token_urlsafe(12), race
         self.scheduler.submit(race)
         return session.aside[0]
+
+    def _room(self, mine: Session) -> None:
+        with self._lock:
+            waiting = sum(session.busy for session in self._sessions.values() if session is not mine)
+        if waiting >= MAX_SESSIONS:
+            raise Unsolvable(f"{waiting} races wait in line on this server: try again in a few minutes.")
 
     def find(self, run: str) -> Race | None:
         """The race of a run's name."""
@@ -135,6 +177,8 @@ class App:
 def control(app: App, run: str, action: str) -> dict[str, object]:
     """Pause, resume, step or stop a run, or end its preparation. Only sets flags: the worker acts on them between two steps."""
     race = app.find(run)
+    if race is not None and race.done and action == "stop":
+        race.stop()  # of a series, which goes no further
     if race is None or race.done:
         return {"ok": False, "message": "This run has ended."}
     actions = {"pause": race.pause, "resume": race.resume, "step": race.step, "stop": race.stop, "enough": race.enough}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from netprior_core.experiment import Experiment
@@ -15,7 +15,7 @@ from netprior_core.ui.wire import Feed
 HEARTBEAT = 2.0  # seconds; a message that says nothing new lets a closed tab be noticed
 
 
-async def stream(app: App, race: Race, experiment: Experiment, run: str, link: str | None) -> AsyncIterator[dict[str, Any]]:
+async def stream(app: App, race: Race, experiment: Experiment, run: str, link: str | None) -> AsyncGenerator[dict[str, Any], None]:
     """Messages of a race until it is done. Leaving early (closed tab) asks the race to stop, and does nothing else."""
     feed = Feed(race, experiment, run, link)
     version, spoke = -1, 0.0

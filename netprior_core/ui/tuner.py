@@ -21,7 +21,6 @@ from netprior_core.ui.say import inform, warn
 from netprior_core.ui.session import App, Session
 
 HELP = "Looks at the truth: an upper bound of what these settings can do, not a fair result. The method is marked afterwards."
-BUSY = "A race is running in this tab: stop it, then tune on this image."
 OVERTAKEN = "Another run began in this tab, so the search was ended. Your settings are as they were."
 #: Seconds between two looks at a trial, and between two words about it.
 LOOK, SPEAK = 0.02, 0.3
@@ -80,8 +79,8 @@ class Tuner:
             yield done
             return
         try:
-            if session.busy or session.tuning is not None:
-                raise Unsolvable(BUSY)
+            if session.why_busy:
+                raise Unsolvable(session.why_busy)
             setup.check_size(now, self.app.max_size)
             search = tuning.Search(now, lane, dict(session.images), self.app.device)
         except NetPriorError as error:

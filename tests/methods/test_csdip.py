@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from netprior_core import priors
+from netprior_core import interrupt, priors
+from netprior_core.methods import _learned_regularisation
 from netprior_core.methods._common import signed_misfit, total_variation
 from netprior_core.methods._learned_regularisation import Regulariser, Statistics, estimate, layers_of
 from netprior_core.methods.csdip import CSDIP, LEARNING_SEED, _Best, baseline_for, measured
@@ -26,6 +27,21 @@ def _steps(method: CSDIP, problem: Any) -> list[tuple[torch.Tensor, float, torch
         for s in method.solve(problem, seeds=[3])
         if s.stage != "prepare"
     ]
+
+
+def test_many_rounds_take_little_memory_and_stop_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = _weights(3)
+
+    def found() -> Statistics:
+        return estimate(networks, rounds=200, samples=64, generator=torch.Generator().manual_seed(1))
+
+    whole = found()
+    monkeypatch.setattr(_learned_regularisation, "AT_A_TIME", 64 * 50)
+    parts = found()  # other draws of the same weights
+    torch.testing.assert_close(parts.mean, whole.mean, rtol=0.1, atol=0.05)
+    torch.testing.assert_close(parts.covariance, whole.covariance, rtol=0.2, atol=0.05)
+    with interrupt.listening(lambda: True), pytest.raises(interrupt.Interrupted):
+        found()
 
 
 def test_misfit_is_that_of_signed_images(make_problem: Any) -> None:

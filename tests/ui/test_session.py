@@ -19,7 +19,7 @@ from shared import picture, steps, tiny_problem
 
 from netprior_core import data_axis
 from netprior_core.data_axis import Point
-from netprior_core.errors import InvalidSettings
+from netprior_core.errors import InvalidSettings, Unsolvable
 from netprior_core.experiment import MAX_SHOTS, Experiment, UploadedImage
 from netprior_core.images import sha256_of
 from netprior_core.methods import Method
@@ -27,7 +27,7 @@ from netprior_core.problem import Problem, Step
 from netprior_core.race import Race
 from netprior_core.recording import MAX_ZIP_BYTES
 from netprior_core.ui import files, session
-from netprior_core.ui.data_axis import DataAxis
+from netprior_core.ui.data_axis import DataAxis, _found
 from netprior_core.ui.session import App, Session, control
 from netprior_core.ui.stream import stream
 
@@ -86,6 +86,42 @@ def test_images_of_a_tab_are_bounded_and_the_oldest_go(monkeypatch: pytest.Monke
     assert list(tab.images) == ["c", "d"]
     tab.keep("large", np.zeros((100, 100), np.uint8))
     assert list(tab.images) == ["large"]
+
+
+def test_uploads_that_the_set_up_uses_stay_and_are_found_where_they_were(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "MAX_IMAGE_BYTES", 350)
+    tab, used = Session(), "0" * 64
+    tab.setup = tiny(target={"source": "upload", "sha256": used}, shots={"source": "upload", "images": []})
+    for name in (used, "a", "b", "c", used, "d"):
+        tab.keep(name, np.zeros((10, 10), np.uint8))
+    assert list(tab.images) == ["c", used, "d"]
+
+
+def test_a_tab_that_computes_is_never_the_one_that_goes(app: App, stub: Stub, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "MAX_SESSIONS", 2)
+    running = race(stub("endless", endless))
+    tab = app.session("busy")
+    app.start(tab, running, tiny())
+    for key in "abcd":
+        app.session(key)
+    assert set(app._sessions) == {"busy", "c", "d"}
+    assert not running.done
+    app.start(app.session("c"), race(stub("endless", endless)), tiny())
+    with pytest.raises(Unsolvable, match="2 races wait in line"):
+        app.start(app.session("d"), race(stub("endless", endless)), tiny())
+    app.start(tab, race(stub("endless", endless)), tiny())  # in place of its own
+    for key in ("busy", "c"):
+        app.close(key)
+
+
+def test_uploads_of_all_tabs_are_bounded_together(app: App, stub: Stub, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "MAX_ALL_BYTES", 300)
+    for key in ("busy", "idle", "mine"):
+        app.session(key).keep("x", np.zeros((10, 15), np.uint8))
+    app.start(app.session("busy"), race(stub("endless", endless)), tiny())
+    app.trim(app.session("mine"))
+    assert [len(app.session(key).images) for key in ("busy", "idle", "mine")] == [1, 0, 1]
+    app.close("busy")
 
 
 def test_a_whole_set_up_of_large_images_fits() -> None:
@@ -292,6 +328,56 @@ def test_the_data_axis_leaves_the_tabs_last_run_what_it_is(
     assert app.find(run) is before
     assert tab.aside is not None
     assert app.find(tab.aside[0]) is tab.aside[1]
+
+
+@pytest.mark.parametrize("what", ["run", "stop"])
+def test_the_data_axis_goes_no_further_when_another_run_began_or_stop_was_pressed_between_points(
+    app: App, stub: Stub, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    experiment = tiny(methods=[{"kind": "adjoint"}])
+    points = [Point(shots, f"{shots} shots", experiment) for shots in (0, 2, 5)]
+    monkeypatch.setattr(data_axis, "points", lambda now, curves: points)
+    tab = app.session("a")
+    with gr.Blocks():
+        view, live = DataAxis(app), gr.HTML()
+        view.build()
+    mine = race(stub("mine", endless))
+    said: list[dict[Any, Any]] = []
+
+    async def draw() -> None:
+        async for changes in view._draw(experiment, ["low-shot"], live, SimpleNamespace(session_hash="a")):  # type: ignore[arg-type]
+            said.append(changes)
+            if view.choice in changes and what == "run":
+                app.start(tab, mine, experiment)
+            elif view.choice in changes:
+                assert tab.aside is not None
+                assert control(app, tab.aside[0], "stop")["ok"] is False
+
+    asyncio.run(draw())
+    assert len([changes for changes in said if view.choice in changes]) == 1  # the points so far
+    words = {"run": "Another run began", "stop": "You stopped it"}[what]
+    assert words in said[-1][view.progress]
+    assert (tab.race is mine) == (what == "run")
+    if what == "run":
+        assert not mine.unwanted
+    app.close("a")
+
+
+def test_a_point_whose_learning_was_ended_early_says_so(stub: Stub, tiny: Tiny) -> None:
+    running = race(stub("prepares", steps([0.5], prepare=5)))
+    for _ in range(3):
+        running.turn()
+    running.enough()
+    point = Point(10, "Low-shot, 10 examples", tiny())
+    found = _found(running.run(), point)
+    assert found is not None
+    assert found.label == "Low-shot, 10 examples, learning ended early"
+    late = race(stub("solves", steps([0.5])))
+    late.turn()
+    late.enough()  # nothing is being learned any more
+    whole = _found(late.run(), point)
+    assert whole is not None
+    assert whole.label == point.label
 
 
 def test_a_run_ends_the_one_aside_and_so_does_closing_the_tab(app: App, stub: Stub, tiny: Tiny) -> None:
