@@ -254,3 +254,15 @@ def test_held_out_pixels_are_taken_or_refused_in_words(kind: str) -> None:
     lane = race_of(experiment_of(methods=[{"kind": kind}], stopping=[{"kind": "held-out"}]), {}).run().lanes[0]
     assert lane.state in ("finished", "refused"), lane.message
     assert "Something broke" not in lane.message
+
+
+def test_sizes_of_something_linear_stay_such_without_the_held_out_ones() -> None:
+    settings = {"methods": [{"kind": "pnp-admm", "iterations": 3}], "operator": {"kind": "phase-retrieval", "ratio": 0.5}}
+    lane = race_of(experiment_of(stopping=[{"kind": "held-out"}], **settings), {}).run().lanes[0]
+    assert (lane.state, lane.message) == ("finished", "")
+    problem, truth = _problem("phase-retrieval")
+    model = HeldOut(share=10).prepare(problem, 0).model
+    seen = model.linear_forward(truth)  # type: ignore[attr-defined]
+    torch.testing.assert_close(seen.abs(), model.forward(truth), rtol=1e-4, atol=1e-5)
+    x = torch.rand(1, 1, 24, 24)
+    assert float(model.linear_forward(x).norm()) <= model.linear_norm() * float(x.norm()) * 1.01  # type: ignore[attr-defined]

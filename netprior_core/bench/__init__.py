@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from netprior_core.device import pick_device
+from netprior_core.errors import InvalidSettings
 from netprior_core.settings import Settings
 
 
@@ -63,15 +64,17 @@ class Report:
         self.bench, self.settings, self.path = bench, settings, path
         self.machine = machine(pick_device(str(settings.get("device") or "auto")))
         self.rows: list[dict[str, Any]] = []
-        self._keeps = False
+        self._keeps = self._others = False
         self._old = self._read(settings)
 
     def _read(self, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Rows by key of the file, if there is one made with these settings."""
+        self._others = False
         if self.path is None or not self.path.exists():
             return {}
         known = json.loads(self.path.read_text())
         if known.get("bench") != self.bench or known.get("settings") != json.loads(json.dumps(settings)):
+            self._others = bool(known.get("rows"))
             return {}
         return {row["key"]: row for row in known["rows"] if "key" in row}
 
@@ -89,17 +92,23 @@ class Report:
         return {**self._old, **mine} if self._keeps else mine
 
     def cached(self, key: str) -> dict[str, Any] | None:
-        """The earlier row of this key, recorded again, or None."""
+        """The earlier row of this key, recorded again, or None. Raises as :meth:`row`."""
+        self._check()
         row = self._old.get(key)
         if row is not None:
             self._add(row)
         return row
 
     def row(self, key: str = "", **columns: Any) -> dict[str, Any]:
-        """Record and print one row."""
+        """Record and print one row. Raises InvalidSettings when the file holds what was measured with other settings."""
+        self._check()
         row = {"key": key, **columns} if key else dict(columns)
         self._add(row)
         return row
+
+    def _check(self) -> None:
+        if self._others:
+            raise InvalidSettings(f"{self.path} holds rows of another bench or of other settings: name another file, or remove it.")
 
     def _add(self, row: dict[str, Any]) -> None:
         self.rows.append(row)

@@ -81,13 +81,23 @@ def problem_of(operator: Operator, truth: torch.Tensor, seed: int) -> Problem:
     return Problem(y, model, operator, noise, 0.0, shape)
 
 
+def current(known: Known) -> list[Mapping[str, Any]]:
+    """Rows of images, without those of earlier networks or settings: of each method and m the stamp that came last counts."""
+    rows = [row for row in known.values() if "psnr" in row]
+
+    def group(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return row["part"], row.get("matrix", ""), row["method"], row["m"]
+
+    last = {group(row): row.get("stamp") for row in rows}
+    return [row for row in rows if row.get("stamp") == last[group(row)]]
+
+
 def means(known: Known) -> list[dict[str, Any]]:
     """Mean PSNR and seconds of each method, a column for each m, over the images that were run."""
     cells: dict[tuple[str, str, str], dict[int, list[Mapping[str, Any]]]] = {}
-    for row in known.values():
-        if "psnr" in row:
-            place = cells.setdefault((row["part"], row.get("matrix", ""), row["method"]), {})
-            place.setdefault(row["m"], []).append(row)
+    for row in current(known):
+        place = cells.setdefault((row["part"], row.get("matrix", ""), row["method"]), {})
+        place.setdefault(row["m"], []).append(row)
     found = []
     for (part, matrix, method), by_count in cells.items():
         columns: dict[str, Any] = {"part": part, **({"matrix": matrix} if matrix else {}), "method": method}
@@ -102,8 +112,8 @@ def means(known: Known) -> list[dict[str, Any]]:
 def paired(known: Known, part: str, a: str, b: str, count: int, column: str = "psnr") -> list[tuple[float, float]]:
     """(a's, b's) values on the images that both were run on."""
     rows: dict[str, dict[int, float]] = {a: {}, b: {}}
-    for row in known.values():
-        if row.get("part") == part and row.get("m") == count and row.get("method") in rows and column in row:
+    for row in current(known):
+        if row["part"] == part and row["m"] == count and row["method"] in rows and column in row:
             rows[row["method"]][row["image"]] = row[column]
     return [(rows[a][i], rows[b][i]) for i in sorted(rows[a].keys() & rows[b].keys())]
 
@@ -172,7 +182,7 @@ def _stamp(method: Method, shape: tuple[int, int, int]) -> str:
         parts.append(digest)
         if isinstance(method, NPGD) and digest:
             projector = priors.find(generators.projector_key(digest))
-            parts.append(projector.card.get("steps") if projector else "")
+            parts += [projector.card.get(name) for name in ("steps", "seconds")] if projector else [""]
     elif isinstance(method, LowShot):
         card = priors.named(method.prior).card
         parts += [card.get("key"), card.get("seconds")]

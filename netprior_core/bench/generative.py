@@ -67,7 +67,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
 def _images(options: argparse.Namespace, report: Report, device: torch.device, part: str) -> None:
     low_shot = _low_shot(options.priors) if part == "faces" else {}
-    for i, truth in enumerate(_truths(options, part, device)):
+    for i, truth in _truths(options, part, device):
         for count in _counts(options, part):
             problem = problem_of(Operator.registry["compressed-sensing"](count=count), truth, 2000 + i)
             for lane in _chosen(_generative.lanes(part, low_shot, options.quick, count), options):
@@ -78,7 +78,7 @@ def _designed(options: argparse.Namespace, report: Report, device: torch.device,
     """The same search with a random A, and with one made from the generator's samples."""
     if not _has(FACE):
         return
-    for i, truth in enumerate(_truths(options, part, device)):
+    for i, truth in _truths(options, part, device):
         for count in _counts(options, part):
             for name, operator in _matrices(count).items():
                 problem = problem_of(operator, truth, 2000 + i)
@@ -95,7 +95,8 @@ def _row(report: Report, part: str, lane: Lane, truth: torch.Tensor, problem: An
         print(f"left out: {reason}", flush=True)
         return
     _, value, seconds = solved(lane.method, problem, truth, image)
-    report.row(key, part=part, image=image, m=count, **more, method=lane.title, psnr=round(value, 3), seconds=round(seconds, 3))
+    numbers = {"psnr": round(value, 3), "seconds": round(seconds, 3)}
+    report.row(key, part=part, image=image, m=count, **more, method=lane.title, stamp=lane.stamp, **numbers)
 
 
 def _restarts(options: argparse.Namespace, report: Report, device: torch.device, part: str) -> None:
@@ -103,8 +104,10 @@ def _restarts(options: argparse.Namespace, report: Report, device: torch.device,
     few = 2 if options.quick else RESTARTS
     iterations = 5 if options.quick else 25
     for shape, name in ((FACE, "faces"), (DIGIT, "digits")):
-        key = f"{part} {name}"
-        if report.cached(key) is not None or not _has(shape):
+        if not _has(shape):
+            continue
+        key = f"{part} {name} {generators.generator_for(shape).digest()}"
+        if report.cached(key) is not None:
             continue
         truth = generators.samples(generators.generator_for(shape), choose("float32", "cpu"), 1, seed=5).to(device)
         problem = problem_of(Operator.registry["compressed-sensing"](count=100), truth, 1)
@@ -140,15 +143,16 @@ def _matrices(count: int) -> dict[str, Any]:
     }
 
 
-def _truths(options: argparse.Namespace, part: str, device: torch.device) -> Iterator[torch.Tensor]:
+def _truths(options: argparse.Namespace, part: str, device: torch.device) -> Iterator[tuple[int, torch.Tensor]]:
+    """Numbers and images ``(1, C, H, W)``; few of them are the first of many."""
+    count = 1 if options.quick else options.images or (DIGITS if part == "digits" else FACES)
     if part == "digits":
-        count = 1 if options.quick else options.images or DIGITS
         # Spread over the first hundred, which the CS-DIP paper uses.
-        index = torch.arange(count) * (100 // min(count, 100))
-        found = digits(options.data, "t10k")[index].float() / 255
+        numbers = [i * (100 // DIGITS) % 100 for i in range(count)]
+        found = digits(options.data, "t10k")[numbers].float() / 255
     else:
-        found = validation_faces(options.data, 1 if options.quick else options.images or FACES)
-    yield from (truth[None].to(device) for truth in found)
+        numbers, found = list(range(count)), validation_faces(options.data, count)
+    yield from ((number, truth[None].to(device)) for number, truth in zip(numbers, found, strict=True))
 
 
 def _counts(options: argparse.Namespace, part: str) -> tuple[int, ...]:

@@ -37,7 +37,7 @@ TUNED_ON: dict[str, list[tuple[dict[str, Any], float]]] = {
     "fourier": [({"lines": 20}, 0), ({"lines": 20}, 10)],
     "phase-retrieval": [({"ratio": 0.25, "matrix": "structured"}, 25), ({"ratio": 0.125, "matrix": "structured"}, 25)],
     "super-resolution": [({"factor": 4}, 0), ({"factor": 2}, 5)],
-    "deblurring": [({"kernel": "gaussian"}, 2.55), ({"kernel": "motion"}, 7.65)],
+    "deblurring": [({"kernel": "gaussian"}, 2.55), ({"kernel": "motion", "width": 9.0}, 7.65)],
     "tomography": [({"angles": 30}, 1)],
     "colorization": [({}, 5)],
 }

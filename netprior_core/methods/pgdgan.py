@@ -23,6 +23,9 @@ class PGDGAN(Generative):
     algorithm 1). It starts from x = 0 in [-1, 1]. η is counted in 1/s², s the typical ‖A d‖/‖d‖ over differences of the
     generator's images: for A ~ N(0, 1/m), where s = 1, as published.
 
+    "as released, faces": the numbers of the authors' script for faces, whose search is another: momentum 0.9 on the mean of the
+    squares, here as in all presets Adam on their sum.
+
     The objective that is shown is the misfit ‖A x − y‖² after each projection; between two of them it stands still.
     """
 

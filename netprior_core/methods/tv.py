@@ -94,7 +94,8 @@ class TotalVariation(Tunable):
         y, isotropic = problem.measurement, self.variation == "isotropic"
         stream = dual_projection(y, weight, self.iterations, isotropic)
         for iteration, found in enumerate(_from(y, stream)):
-            # For total variation the best picture within bounds is the best one, clipped.
+            # The best picture within bounds is the best one, clipped: for anisotropic variation exactly, for isotropic nearly
+            # (on a 16×16 picture the objective was 7e-5 above the least, relatively).
             x = found.clamp(0, 1) if self.bounded else found
             objective = (x - y).square().sum(dim=(1, 2, 3)) / 2 + weight * total_variation(x, isotropic)
             if due(iteration, self.iterations):

@@ -237,7 +237,6 @@ class DesignedModel(SensingModel):
 
         self.basis, self.signs, self.lengths = kept(design.basis), kept(signs), kept(lengths)
         self.across, self.root = kept(across @ turned), kept(grown)
-        self.turned = kept(turned)
         self.rows = rows.to(self.device)
         self._line = self._words(design, of)
         self.mean = kept(design.mean).view(1, *shape)

@@ -82,8 +82,9 @@ class HeldOut(StoppingRule):
 
     def prepare(self, problem: Problem, seed: int) -> Problem:
         kept = self._kept(problem, seed)
-        model = (_LinearPart if isinstance(problem.model, LinearModel) else _Part)(problem.model, kept)
-        return replace(problem, model=model, measurement=problem.measurement.flatten(1)[:, kept])
+        sizes = hasattr(problem.model, "linear_forward")
+        part = _LinearPart if isinstance(problem.model, LinearModel) else _SizesPart if sizes else _Part
+        return replace(problem, model=part(problem.model, kept), measurement=problem.measurement.flatten(1)[:, kept])
 
     def watch(self, problem: Problem, seed: int) -> Watcher:
         out = torch.ones(problem.model.m, dtype=torch.bool, device=problem.device)
@@ -210,3 +211,15 @@ class _Part(ForwardModel):
 class _LinearPart(_Part, LinearModel):
     def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
         return self.model.adjoint(self._whole(y))  # type: ignore[attr-defined]
+
+
+class _SizesPart(_Part):
+    """Of a model that measures the sizes of something linear."""
+
+    def linear_forward(self, x: torch.Tensor) -> torch.Tensor:
+        linear: torch.Tensor = self.model.linear_forward(x)  # type: ignore[attr-defined]
+        return linear.flatten(1).index_select(1, self.kept)
+
+    def linear_norm(self) -> float:
+        """That of the whole: an upper bound."""
+        return float(self.model.linear_norm())  # type: ignore[attr-defined]

@@ -79,13 +79,7 @@ def _keep(trainer: Trainer, options: argparse.Namespace) -> None:
     print(f"step {trainer.step} of {trainer.steps}, {trainer.seconds / 60:.1f} min: {trainer.validate()}", flush=True)
     if options.resume is not None:
         trainer.keep(options.resume)
-    widths = " ".join(map(str, options.widths))
-    command = (
-        f"python -m netprior_core train denoiser --data DIR --steps {trainer.steps} --minutes 600 --batch {options.batch} "
-        f"--side {options.side} --learning-rate {trainer.learning_rate:g} --widths {widths} --blocks {options.blocks} "
-        f"--level-weight {trainer.level_weight:g} --seed {trainer.seed}"
-    )
-    priors.save(options.out / FILE, trainer.tensors(), trainer.card(command))
+    priors.save(options.out / FILE, trainer.tensors(), trainer.card(trainer.command()))
     write_readme(options.out)
 
 
@@ -117,6 +111,8 @@ class Trainer:
         self.average = self.compute.module(seeded(lambda: DRUNet(**self.settings), seed)).requires_grad_(False)
         self.adam = torch.optim.Adam(self.network.parameters(), lr=learning_rate, betas=(0.9, 0.99), fused=True)
         self.step, self.seconds = 0, 0.0
+        #: Where each stretch of the training began, its steps in all, and its learning rate.
+        self.stretches: list[tuple[int, int, float]] = [(0, steps, learning_rate)]
         self.curve: list[list[float]] = []
         self.metrics: dict[str, Any] = {}
         self._validation: list[tuple[str, float, torch.Tensor, torch.Tensor]] | None = None
@@ -169,6 +165,19 @@ class Trainer:
         self.curve.append([round(self.seconds / 60, 1), self.step, round(statistics.fmean(means.values()), 2)])
         return "; ".join(f"{name} {value:.2f}" for name, value in means.items())
 
+    def command(self) -> str:
+        """What to type for the whole training, stretch by stretch."""
+        network = f"--widths {' '.join(map(str, self.settings['widths']))} --blocks {self.settings['blocks']}"
+        lines = []
+        for first, steps, rate in self.stretches:
+            line = f"python -m netprior_core train denoiser --data DIR --steps {steps} --minutes 600 --batch {self.patches.count} "
+            line += f"--side {self.patches.side} --learning-rate {rate:g} {network} --level-weight {self.level_weight:g} "
+            line += f"--seed {self.seed}"
+            lines.append(f"{line} --resume STATE" if len(self.stretches) > 1 else line)
+            if first and lines[-2:-1] and first < self.stretches[len(lines) - 2][1]:
+                lines[-2] += f" (ended at step {first})"
+        return " && ".join(lines)
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """The averaged weights under the names of the shipped file."""
         return {f"network.{name}": value.contiguous() for name, value in self.average.state_dict().items()}
@@ -202,13 +211,20 @@ class Trainer:
 
     def keep(self, path: Path) -> None:
         """Write the state, all or nothing."""
-        about = {**self._identity(), "step": self.step, "seconds": self.seconds, "curve": self.curve}
+        about = {**self._identity(), "step": self.step, "seconds": self.seconds, "curve": self.curve, "stretches": self.stretches}
         keep_state(path, self._modules(), self.adam, about)
 
     def resume(self, path: Path) -> None:
-        """Go on from a state. Raises InvalidSettings when it is not one, or of another seed, network or batch."""
+        """Go on from a state, with other steps in all or another learning rate where these changed: the card says so.
+
+        Raises InvalidSettings when it is not one, or of another seed, network or batch.
+        """
         about = load_state(path, self._modules(), self.adam, self.compute, self._identity())
         self.step, self.seconds, self.curve = about["step"], about["seconds"], about["curve"]
+        known = about.get("stretches") or [(0, self.step, self.learning_rate)]  # states of before have none
+        before = [(first, steps, rate) for first, steps, rate in known if first < self.step]
+        now = (self.step, self.steps, self.learning_rate)
+        self.stretches = before if before and before[-1][1:] == now[1:] else [*before, now]
 
     def _modules(self) -> dict[str, torch.nn.Module]:
         return {"network": self.network, "average": self.average}

@@ -30,8 +30,8 @@ from netprior_core.training._loop import load_pickled, readable
 SUMMARY = "train a GAN on a collection (CelebA faces, MNIST) in --data and write checkpoints/gan-COLLECTION.safetensors"
 
 LATENT = 128
-#: Settings of the two losses: as in Mescheder et al. 2018 (R1, weight 1) taken every eighth step (Karras et al. 2020, section 3.1),
-#: and as in Gulrajani et al. 2017, algorithm 1.
+#: Settings of the two losses: R1 of Mescheder et al. 2018 taken every eighth step (Karras et al. 2020, section 3.1), its weight and
+#: the step size ours; and as in Gulrajani et al. 2017, algorithm 1.
 LOSSES: dict[str, dict[str, Any]] = {
     "r1": {"rate": 2e-4, "betas": (0.5, 0.99), "critic_steps": 1, "penalty": 1.0, "every": 8},
     "wgan-gp": {"rate": 1e-4, "betas": (0.0, 0.9), "critic_steps": 5, "penalty": 10.0, "every": 1},

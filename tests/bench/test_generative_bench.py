@@ -77,6 +77,25 @@ def _row(part: str, method: str, m: int, psnr: float, seconds: float, **more: An
     return {"part": part, "method": method, "m": m, "psnr": psnr, "seconds": seconds, "image": 0, **more}
 
 
+def test_rows_of_networks_that_were_trained_on_do_not_count() -> None:
+    rows = [
+        _row("faces", "NPGD, projection", 200, 10.0, 1.0, stamp="old"),
+        _row("faces", "NPGD, projection", 500, 12.0, 1.0, stamp="old"),  # not run again yet
+        _row("faces", "NPGD, projection", 200, 20.0, 1.0, stamp="new"),
+    ]
+    (found,) = _generative.means({str(i): row for i, row in enumerate(rows)})
+    assert (found["m 200"], found["m 500"], found["images"]) == (20.0, 12.0, 1)
+
+
+def test_few_digits_are_the_first_of_many(folder: Path) -> None:
+    def numbers(count: int) -> list[int]:
+        options = argparse.Namespace(quick=False, images=count, data=folder)
+        return [number for number, _ in generative._truths(options, "digits", torch.device("cpu"))]
+
+    assert numbers(3) == numbers(20)[:3] == [0, 5, 10]
+    assert len(set(numbers(20))) == 20
+
+
 def test_conclusions_compare_on_the_same_images() -> None:
     rows = [
         _row("faces", "CSGM", 200, 20.0, 50.0),
