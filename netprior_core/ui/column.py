@@ -220,8 +220,11 @@ class Column(Drawn):
         for button, change, recording in tries:
             self._wire_try(button, change, recording)
 
+        boxes: Changes = {self.shot_files: None, self.target_file: None}  # emptied: what they show is not in use any more
+
         def pick_set(now: Experiment, nonce: int, event: gr.SelectData, request: gr.Request) -> Changes:
-            return self.renew(now, nonce, lambda base: setup.from_set(self.sets[event.index].key, base.seed), request)
+            changes = self.renew(now, nonce, lambda base: setup.from_set(self.sets[event.index].key, base.seed), request)
+            return {**changes, **boxes}
 
         def target_uploaded(path: str | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
             session = self.app.session(request.session_hash)
@@ -251,7 +254,7 @@ class Column(Drawn):
                 return shown
             return {**self.renew(now, nonce, lambda base: setup.with_uploads(base, None, taken), request), **shown}
 
-        self.gallery.select(pick_set, [self.experiment, self.nonce], everything, **QUIET)
+        self.gallery.select(pick_set, [self.experiment, self.nonce], [*everything, *boxes], **QUIET)
         for component, handler in (
             (self.target_file, target_uploaded),
             (self.shot_files, shots_uploaded),
