@@ -32,7 +32,7 @@ INTRO = (
 )
 #: Examples that are drawn under “What the network remembers”.
 SHOWN = 24
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 272, 52, 20, 28, 44
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 284, 52, 20, 28, 56
 STOPPED = "You stopped it."
 OVERTAKEN = "Another run began in this tab. The points so far are kept."
 
@@ -285,9 +285,10 @@ def chart(found: Sequence[Found], most: int) -> str:
     for tick in np.arange(low, high + 1, step):
         lines.append(f"<line class='grid' x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{y(tick):.1f}' y2='{y(tick):.1f}'/>")
         lines.append(f"<text x='{LEFT - 8}' y='{y(tick) + 4:.1f}' text-anchor='end'>{tick:.0f}</text>")
-    lines += [
-        f"<text x='{x(s):.1f}' y='{HEIGHT - BOTTOM + 18}' text-anchor='middle'>{s}</text>" for s in sorted({p.shots for p in found})
-    ]
+    for s in sorted({p.shots for p in found}):
+        # The last number ends with the chart: in its middle it would be cut on a phone.
+        place, anchor = (x(s), "middle") if x(s) < WIDTH - 2 * RIGHT else (WIDTH, "end")
+        lines.append(f"<text x='{place:.1f}' y='{HEIGHT - BOTTOM + 22}' text-anchor='{anchor}'>{s:,}</text>")
     drawn = []
     for number, curve in enumerate(dict.fromkeys(p.curve for p in found)):
         mine = [p for p in found if p.curve == curve]
