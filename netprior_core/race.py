@@ -203,7 +203,6 @@ class Race:
                 build, self._build = self._build, None  # which keeps uploads, or a problem of its own
                 assert build is not None
                 self._problem, truth = build()
-                del build
                 self._scorer = Scorer(
                     self._problem, truth, seeds=len(self.seeds), keep_frames=self.keep_frames, stop_by=self.stop_by
                 )

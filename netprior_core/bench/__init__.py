@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -51,6 +52,29 @@ def stamp(settings: Settings, *parts: Any) -> str:
     """For a row's key: changes when the settings of a method do, or ``parts`` (of the card of what it starts from)."""
     text = json.dumps([settings.model_dump(mode="json"), *parts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class Titled(Protocol):
+    """What is named by a title."""
+
+    @property
+    def title(self) -> str: ...
+
+
+T = TypeVar("T", bound=Titled)
+
+
+def called(title: str, words: Sequence[str]) -> bool:
+    """Whether a title holds one of these words, in capitals or not."""
+    return any(word.lower() in title.lower() for word in words)
+
+
+def chosen(known: Sequence[T], words: Sequence[str]) -> list[T]:
+    """Those that are :func:`called` so. Raises InvalidSettings, with the titles there are, when none is."""
+    found = [one for one in known if called(one.title, words)]
+    if not found:
+        raise InvalidSettings(f"No method is called so. There are: {', '.join(one.title for one in known)}.")
+    return found
 
 
 class Report:

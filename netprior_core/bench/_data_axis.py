@@ -14,10 +14,9 @@ from typing import Any
 import torch
 
 from netprior_core import denoisers, priors
-from netprior_core.bench import Report, stamp
+from netprior_core.bench import Report, chosen, stamp
 from netprior_core.bench._data import cache_of
 from netprior_core.device import pick_device
-from netprior_core.errors import InvalidSettings
 from netprior_core.methods import Method
 from netprior_core.methods.csdip import CSDIP, baseline_for
 from netprior_core.methods.dip import DeepImagePrior
@@ -89,13 +88,11 @@ def run(options: argparse.Namespace, report: Report) -> None:
         table = rows(options.priors, quick=options.quick)
         print(f"CelebA faces {start} to {start + count - 1}, {SIZE} px, compressed sensing, A ~ N(0, 1/m), {device}")
         print(f"One A and noise per face for all methods. {CONVENTION}")
-        chosen = [row for row in table if any(word.lower() in row.title.lower() for word in options.methods)]
-        if not chosen:
-            raise InvalidSettings(f"No method is called so. There are: {', '.join(row.title for row in table)}.")
+        some = chosen(table, options.methods)
         for i, face in enumerate(faces):
             for sigma in sigmas:
                 for ratio in ratios:
-                    for row in chosen:
+                    for row in some:
                         key = _key(row, ratio, sigma, i)
                         if report.cached(key) is None:
                             report.row(key, image=start + i, **_solve(row, face[None].to(device), shots, ratio, sigma, i))

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from netprior_core import generators, priors
-from netprior_core.bench import Report, _generative
+from netprior_core.bench import Report, _generative, chosen
 from netprior_core.bench._data import cache_of
 from netprior_core.bench._data_axis import name_of, named_files, prior_files, solved, validation_faces
 from netprior_core.bench._generative import Lane, problem_of
 from netprior_core.compute import choose
 from netprior_core.device import pick_device
-from netprior_core.errors import InvalidSettings, MissingPrior
+from netprior_core.errors import MissingPrior
 from netprior_core.isometry import isometry
 from netprior_core.metrics import CONVENTION
 from netprior_core.operators import Operator
@@ -70,7 +70,7 @@ def _images(options: argparse.Namespace, report: Report, device: torch.device, p
     for i, truth in _truths(options, part, device):
         for count in _counts(options, part):
             problem = problem_of(Operator.registry["compressed-sensing"](count=count), truth, 2000 + i)
-            for lane in _chosen(_generative.lanes(part, low_shot, options.quick, count), options):
+            for lane in chosen(_generative.lanes(part, low_shot, options.quick, count), options.methods):
                 _row(report, part, lane, truth, problem, i, count)
 
 
@@ -82,7 +82,7 @@ def _designed(options: argparse.Namespace, report: Report, device: torch.device,
         for count in _counts(options, part):
             for name, operator in _matrices(count).items():
                 problem = problem_of(operator, truth, 2000 + i)
-                for lane in _chosen(_generative.lanes(part, {}, options.quick, count), options):
+                for lane in chosen(_generative.lanes(part, {}, options.quick, count), options.methods):
                     _row(report, part, lane, truth, problem, i, count, matrix=name)
 
 
@@ -106,10 +106,11 @@ def _restarts(options: argparse.Namespace, report: Report, device: torch.device,
     for shape, name in ((FACE, "faces"), (DIGIT, "digits")):
         if not _has(shape):
             continue
-        key = f"{part} {name} {generators.generator_for(shape).digest()}"
+        drawing = generators.generator_for(shape)
+        key = f"{part} {name} {drawing.digest()}"
         if report.cached(key) is not None:
             continue
-        truth = generators.samples(generators.generator_for(shape), choose("float32", "cpu"), 1, seed=5).to(device)
+        truth = generators.samples(drawing, choose("float32", "cpu"), 1, seed=5).to(device)
         problem = problem_of(Operator.registry["compressed-sensing"](count=100), truth, 1)
         together, apart = [], []
         for _ in range(1 if options.quick else 3):
@@ -160,13 +161,6 @@ def _counts(options: argparse.Namespace, part: str) -> tuple[int, ...]:
     if options.quick:
         return known[1:2]
     return tuple(c for c in known if options.counts is None or c in options.counts)
-
-
-def _chosen(lanes: list[Lane], options: argparse.Namespace) -> list[Lane]:
-    found = [lane for lane in lanes if any(word.lower() in lane.title.lower() for word in options.methods)]
-    if not found:
-        raise InvalidSettings(f"No method is called so. There are: {', '.join(lane.title for lane in lanes)}.")
-    return found
 
 
 def _has(shape: tuple[int, int, int]) -> bool:

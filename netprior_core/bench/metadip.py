@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from netprior_core import examples, priors
-from netprior_core.bench import Report
+from netprior_core.bench import Report, called
 from netprior_core.bench._data import from_zip
 from netprior_core.device import pick_device
 from netprior_core.errors import InvalidSettings
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
                 for label, method in _methods(slow, length):
                     key = f"{column.name} | {kind} | {name} | {label}, {_length_of(method)}"
                     row = report.cached(key)
-                    if row is None and not any(word.lower() in label.lower() for word in options.methods):
+                    if row is None and not called(label, options.methods):
                         continue
                     if row is None:
                         problem, truth = _problem(column.build(), column.sigma, truth.to(device), i)

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,6 +123,12 @@ def check_same(path: Path, kept: Mapping[str, Any], made: Mapping[str, Any]) -> 
     ]
     if differences:
         raise InvalidSettings(f"{path.name} belongs to a run with other settings: {'; '.join(differences)}.")
+
+
+def stretched(known: Sequence[Sequence[Any]], now: tuple[Any, ...]) -> list[Any]:
+    """Stretches of a training, each its first step and what was set, with the one that begins ``now`` where that is another."""
+    before = [tuple(one) for one in known if one[0] < now[0]]
+    return before if before and before[-1][1:] == now[1:] else [*before, now]
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from netprior_core.networks.drunet import SMALL, DRUNet, denoised
 from netprior_core.networks.drunet_weights import adopt
 from netprior_core.networks.seeded import seeded
 from netprior_core.training._cards import write_readme
-from netprior_core.training._loop import keep_state, load_state, train
+from netprior_core.training._loop import keep_state, load_state, stretched, train
 from netprior_core.training._noisy_patches import LEVELS, STRONGEST, NoisyPatches
 
 SUMMARY = "train the small DRUNet on photographs and faces and write checkpoints/denoiser-small.safetensors"
@@ -168,14 +168,13 @@ class Trainer:
     def command(self) -> str:
         """What to type for the whole training, stretch by stretch."""
         network = f"--widths {' '.join(map(str, self.settings['widths']))} --blocks {self.settings['blocks']}"
+        resume = " --resume STATE" if len(self.stretches) > 1 else ""
+        ends = [*(first for first, _, _ in self.stretches[1:]), self.stretches[-1][1]]
         lines = []
-        for first, steps, rate in self.stretches:
+        for (_, steps, rate), end in zip(self.stretches, ends, strict=True):
             line = f"python -m netprior_core train denoiser --data DIR --steps {steps} --minutes 600 --batch {self.patches.count} "
             line += f"--side {self.patches.side} --learning-rate {rate:g} {network} --level-weight {self.level_weight:g} "
-            line += f"--seed {self.seed}"
-            lines.append(f"{line} --resume STATE" if len(self.stretches) > 1 else line)
-            if first and lines[-2:-1] and first < self.stretches[len(lines) - 2][1]:
-                lines[-2] += f" (ended at step {first})"
+            lines.append(f"{line}--seed {self.seed}{resume}" + (f" (ended at step {end})" if end < steps else ""))
         return " && ".join(lines)
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -222,9 +221,7 @@ class Trainer:
         about = load_state(path, self._modules(), self.adam, self.compute, self._identity())
         self.step, self.seconds, self.curve = about["step"], about["seconds"], about["curve"]
         known = about.get("stretches") or [(0, self.step, self.learning_rate)]  # states of before have none
-        before = [(first, steps, rate) for first, steps, rate in known if first < self.step]
-        now = (self.step, self.steps, self.learning_rate)
-        self.stretches = before if before and before[-1][1:] == now[1:] else [*before, now]
+        self.stretches = stretched(known, (self.step, self.steps, self.learning_rate))
 
     def _modules(self) -> dict[str, torch.nn.Module]:
         return {"network": self.network, "average": self.average}

@@ -24,7 +24,7 @@ from netprior_core.networks.critic import Projector
 from netprior_core.networks.seeded import seeded
 from netprior_core.problem import to_unit
 from netprior_core.training._cards import PROJECTOR_NOISES, write_readme
-from netprior_core.training._loop import load_pickled, readable
+from netprior_core.training._loop import load_pickled, readable, stretched
 from netprior_core.training.gan import HALF_LIFE, follow
 
 SUMMARY = "learn NPGD's projector for a trained generator and write checkpoints/projector-COLLECTION.safetensors"
@@ -241,8 +241,6 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             self.adam.load_state_dict(state["adam"])
             self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]
-            before = [(first, rate, digest) for first, rate, digest in state["stretches"] if first < self.step]
+            self.stretches = stretched(state["stretches"], (self.step, self.learning_rate, self.drawing.digest()))
         for group in self.adam.param_groups:  # the state holds the rate it was kept at; what was asked for counts
             group["lr"] = self.learning_rate
-        now = (self.step, self.learning_rate, self.drawing.digest())
-        self.stretches = before if before and before[-1][1:] == now[1:] else [*before, now]

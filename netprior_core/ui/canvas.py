@@ -6,6 +6,7 @@ Gradio's own keeps as many layers and drawings as it is sent, and decodes all of
 
 from __future__ import annotations
 
+import contextlib
 from io import BytesIO
 from typing import Any
 
@@ -55,16 +56,13 @@ def drawing(editor: gr.ImageEditor, payload: EditorData | None) -> dict[str, Any
     if payload.id is not None:
         found = editor.blob_storage.pop(payload.id[:64], None)
     layers = [layer for layer in (found.layers if found else []) if layer is not None]
-    pixels = None
-    if layers:
-        source = layers[0]
-        try:
-            with Image.open(BytesIO(source) if isinstance(source, bytes) else source.path) as image:
-                if max(image.size) <= MOST_SIDE:
-                    pixels = np.asarray(image.convert("RGBA"))
-        except (OSError, Image.DecompressionBombError):
-            pixels = None
-    return {"background": None, "layers": [] if pixels is None else [pixels], "composite": None}
+    pixels = []
+    for source in layers[:1]:
+        file = BytesIO(source) if isinstance(source, bytes) else source.path
+        with contextlib.suppress(OSError, Image.DecompressionBombError), Image.open(file) as image:
+            if max(image.size) <= MOST_SIDE:
+                pixels.append(np.asarray(image.convert("RGBA")))
+    return {"background": None, "layers": pixels, "composite": None}
 
 
 # A subclass would need a front end of its own name.

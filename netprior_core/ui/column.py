@@ -271,7 +271,7 @@ class Column(Drawn):
 
         def tried(now: Experiment, nonce: int, request: gr.Request) -> Changes:
             changes = self.renew(now, nonce, lambda base: change(base, None), request)
-            if self._racing(request):
+            if self.app.session(request.session_hash).racing:
                 inform("The set-up is changed. A race is running: stop it, then press Run.")
             elif recording and (recorded := files.recorded(files.ASSETS / recording)) is not None:
                 changes[self.live] = recorded
@@ -384,7 +384,7 @@ class Column(Drawn):
         self.app.trim(session)
         session.edit(now, lambda _: recording.experiment)
         changes = self.show(recording.experiment, nonce + 1, request)
-        if recording.lanes and self._racing(request):
+        if recording.lanes and session.racing:
             inform("The set-up is opened. A race is running: stop it and open the file again to see the recording, too.")
         elif recording.lanes:
             changes[self.live] = recording_message(recording, "A recording from a file. Press Run to compute it again.")
@@ -406,11 +406,6 @@ class Column(Drawn):
     def tune_button(self, lane: int) -> None:
         self.tuner.button(lane)
 
-    def _racing(self, request: gr.Request) -> bool:
-        """A race is on the screen, where a search never is."""
-        session = self.app.session(request.session_hash)
-        return session.busy and session.tuning is None
-
     def shows(self, experiment: Experiment, request: gr.Request) -> None:
         """The live view has a recording of this experiment: no preview is to take its place."""
         self.app.session(request.session_hash).shown = experiment
@@ -422,15 +417,14 @@ class Column(Drawn):
         """
         session = self.app.session(request.session_hash)
         experiment = session.setup or now
-
-        if experiment is None or self._racing(request) or session.shown == experiment:
+        if experiment is None or session.racing or session.shown == experiment:
             return gr.skip()
         try:
             setup.check_size(experiment, self.app.max_size)
             message = apart(_built_message, experiment, dict(session.images))
         except NetPriorError as error:
             message = setup_message(experiment, None, None, note=str(error))
-        if self._racing(request) or (session.setup or experiment) != experiment:
+        if session.racing or (session.setup or experiment) != experiment:
             return gr.skip()
         session.shown = experiment
         return message

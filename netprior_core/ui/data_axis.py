@@ -92,7 +92,6 @@ class DataAxis:
                 "buttons": ["download"],
                 "format": "png",
             }
-            common["format"] = "png"
             self.picture = gr.Image(label="Reconstruction", elem_id="np-axis-picture", **common)
             self.truth = gr.Image(label="Truth", elem_id="np-axis-truth", **common)
 
@@ -168,13 +167,9 @@ class DataAxis:
         last, race = session.race, None
         most, told = max(point.shots for point in points), 0.0
         yield {self.button: gr.update(interactive=False), self.chart: chart(found, most), self.found: found}
-
-        def overtaken() -> bool:
-            return session.race is not last or (race is not None and (session.aside is None or session.aside[1] is not race))
-
         for index, point in enumerate(points):
-            if overtaken() or (race is not None and race.unwanted):
-                yield {self.progress: _ended(OVERTAKEN if overtaken() else STOPPED, point), **ready}
+            if session.overtaken(last, race) or (race is not None and race.unwanted):
+                yield {self.progress: _ended(OVERTAKEN if session.overtaken(last, race) else STOPPED, point), **ready}
                 return
             race = race_of(point.experiment, dict(session.images), self.app.device, keep_frames=False)
             try:
@@ -184,7 +179,7 @@ class DataAxis:
                 return
             async with aclosing(stream(self.app, race, point.experiment, run, None)) as messages:
                 async for message in messages:
-                    if overtaken():
+                    if session.overtaken(last, race):
                         break
                     changes: dict[Any, Any] = {live: message}
                     if time.monotonic() - told > 1 or race.done:
@@ -194,7 +189,8 @@ class DataAxis:
             one = _found(race, point)
             if one is None:
                 lane = race.lanes[0]
-                said = OVERTAKEN if overtaken() else STOPPED if lane.state == "stopped" else lane.message or race.message
+                said = STOPPED if lane.state == "stopped" else lane.message or race.message
+                said = OVERTAKEN if session.overtaken(last, race) else said
                 yield {self.progress: _ended(said or "The race was stopped.", point), **ready}
                 return
             found = [*found, one]

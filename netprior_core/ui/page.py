@@ -14,7 +14,7 @@ import gradio as gr
 import torch
 
 from netprior_core import link
-from netprior_core.errors import InvalidSettings, NetPriorError
+from netprior_core.errors import NetPriorError
 from netprior_core.experiment import Experiment, race_of
 from netprior_core.methods import Method
 from netprior_core.operators import Operator
@@ -157,14 +157,10 @@ class Page:
         experiment = self.app.setup(request.session_hash, experiment)
         if experiment is None:
             return
-        try:
-            setup.check_size(experiment, self.app.max_size)
-        except InvalidSettings as error:
-            yield setup_message(experiment, None, None, note=str(error))
-            return
         session = self.app.session(request.session_hash)
         race = race_of(experiment, dict(session.images), self.app.device)
         try:
+            setup.check_size(experiment, self.app.max_size)
             run = self.app.start(session, race, experiment)
         except NetPriorError as error:
             yield setup_message(experiment, None, None, note=str(error))
@@ -197,7 +193,7 @@ class Page:
         session = self.app.session(request.session_hash)
         if session.race is None or session.experiment is None or not session.race.done:
             return gr.skip()
-        if session.busy and session.tuning is None:  # of the data axis: the next message of its race would not fit what is shown
+        if session.racing:  # of the data axis: the next message of its race would not fit what is shown
             inform(session.why_busy)
             return gr.skip()
         return Feed(session.race, session.experiment, session.run, None).message(lossless=True)

@@ -47,11 +47,20 @@ class Session:
         return any(not race.done for _, race in self.runs())
 
     @property
+    def racing(self) -> bool:
+        """A race is on the screen, where a search never is."""
+        return self.busy and self.tuning is None
+
+    @property
     def why_busy(self) -> str:
         """What has to end before something else is computed, and how; "" when nothing."""
         if self.tuning is not None:
             return "A search is going on in this tab: press “Stop the search” under its method first."
         return "A race is running in this tab: stop it first." if self.busy else ""
+
+    def overtaken(self, last: Race | None, aside: Race | None) -> bool:
+        """Whether another run began since ``last`` was the last one and ``aside``, if any, was computed beside it."""
+        return self.race is not last or (aside is not None and (self.aside is None or self.aside[1] is not aside))
 
     def runs(self) -> list[tuple[str, Race]]:
         """The tab's races by their runs' names: the last one, and the one aside."""
@@ -177,9 +186,9 @@ class App:
 def control(app: App, run: str, action: str) -> dict[str, object]:
     """Pause, resume, step or stop a run, or end its preparation. Only sets flags: the worker acts on them between two steps."""
     race = app.find(run)
-    if race is not None and race.done and action == "stop":
-        race.stop()  # of a series, which goes no further
     if race is None or race.done:
+        if race is not None and action == "stop":
+            race.stop()  # of a series, which goes no further
         return {"ok": False, "message": "This run has ended."}
     actions = {"pause": race.pause, "resume": race.resume, "step": race.step, "stop": race.stop, "enough": race.enough}
     if action not in actions:

@@ -131,7 +131,7 @@ class Tuner:
                 if not race.done:
                     race.stop()
                     self.app.scheduler.wake()
-            if session.race is not last or session.aside is None or session.aside[1] is not race:
+            if session.overtaken(last, race):
                 raise Unsolvable(OVERTAKEN)
             spent += race.elapsed()
 
