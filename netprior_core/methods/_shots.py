@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from netprior_core.compute import Compute
@@ -99,6 +100,7 @@ def pretrain(
     l2: min over θ and z_1…z_S of (1/S) Σ ‖G(z_i + ε_i; θ) − x_i‖² (eq. 4). mmd: eq. 5, see :func:`mmd`. ``jitter`` is the standard
     deviation of ε, fresh at each iteration (0 as published); ``batch`` shots are visited at a time (0: all). It ends early once
     ``enough()``. ``keep`` is given the state every KEEP_EVERY iterations, from which ``resume`` goes on exactly.
+    Under the MMD the latents are put into the order of the shots they draw at the end (:func:`paired`).
     ``left_out`` images ``(L, C, H, W)`` are not learned: every PROBE_EVERY iterations the steps' "note" says how well they
     can be drawn.
     Raises Unsolvable when the loss stops being a number, InvalidSettings when ``resume`` does not fit.
@@ -155,10 +157,22 @@ def pretrain(
         yield Step(iteration, iterations, "prepare", drawn, None, objective.detach()[None], "pre-training", note)
         if enough():
             break
-    images = settle(network, compute.activations(z.detach()))
+    images, latents = settle(network, compute.activations(z.detach())), z.detach()
+    if loss == "mmd":
+        order = paired(images, truth)
+        images, latents = images[order], latents[order]
     yield Step(iteration, iterations, "prepare", to_unit(images), None, objective.detach()[None], "pre-trained")
     weights = {name: _as_kept(value) for name, value in network.state_dict().items()}
-    return Pretrained(weights, _as_kept(z), steps=iteration)
+    return Pretrained(weights, _as_kept(latents), steps=iteration)
+
+
+def paired(drawn: torch.Tensor, shots: torch.Tensor) -> torch.Tensor:
+    """For each shot the index ``(S,)`` of the drawn image that is its own: one to one, of least total squared distance.
+
+    The MMD compares sets, so that nothing ties the i-th latent to the i-th shot until this is done.
+    """
+    squared = torch.cdist(shots.flatten(1).float().cpu(), drawn.flatten(1).float().cpu()).square()
+    return torch.from_numpy(linear_sum_assignment(squared.numpy())[1]).to(drawn.device)
 
 
 def untrained(shape: Shape, latent: int, channels: int, layers: Layers, seed: int) -> Pretrained:

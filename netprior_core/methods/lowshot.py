@@ -193,6 +193,7 @@ class LowShot(Method):
         values["batch"] = self._batch(len(shots))
         if self.loss == "mmd":
             values["kernel_width"] = self.kernel_width
+            values["paired"] = True  # latents in the order of the examples, which older files do not have
         if self.layers != "dcgan":  # the only kind there was before
             values["layers"] = self.layers
         return priors.key_of(shots, recipe=RECIPE, method=self.kind, **values)

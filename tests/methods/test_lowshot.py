@@ -14,7 +14,7 @@ from netprior_core import priors
 from netprior_core.compute import choose
 from netprior_core.generators import drawing_of
 from netprior_core.methods import _shots, lowshot
-from netprior_core.methods._shots import Pretrained, build, mmd, settle
+from netprior_core.methods._shots import Pretrained, build, mmd, paired, settle
 from netprior_core.methods.csgm import CSGM
 from netprior_core.methods.lowshot import LowShot
 from netprior_core.metrics import psnr
@@ -126,6 +126,23 @@ def test_mmd_by_hand() -> None:
     expected = k(1) + k(2) - 2 * (k(0) + k(2) + k(1) + k(1)) / 4
     assert mmd(g, x, 4.0).item() == pytest.approx(expected, abs=1e-6)
     assert mmd(g, x).item() == pytest.approx(expected, abs=1e-6)  # the median of one squared distance, 4
+
+
+def test_latents_learned_with_the_mmd_are_in_the_order_of_the_examples() -> None:
+    shots = torch.full((3, 1, 16, 16), 0.2)  # equally far from one another
+    shots[0, :, :8], shots[1, :, :, :8], shots[2, :, 4:12, 4:12] = 0.8, 0.8, 0.8
+    method = LowShot(loss="mmd", pretrain_iterations=200, channels=4, latent=4, latent_jitter=0.0, mirror=False)
+    stream = method.pretraining(shots, choose("float32", "cpu"))
+    while True:
+        try:
+            next(stream)
+        except StopIteration as stop:
+            trained = stop.value
+            break
+    drawn = method.remembered(trained, (1, 16, 16), 3)
+    assert paired(drawn, shots).tolist() == [0, 1, 2]
+    assert paired(drawn[[2, 0, 1]], shots).tolist() == [1, 2, 0]
+    assert psnr(drawn, shots).min() > 15
 
 
 def test_mmd_does_not_depend_on_the_order_of_the_images() -> None:
