@@ -22,9 +22,13 @@ LEARNED_COUNTS = (2, 5, 10)
 CURVES: Mapping[str, str] = {
     "low-shot": "Low-shot",
     "learned": "CS-DIP, learned regularisation",
-    "shipped": "Shipped priors",
+    "shipped": "Shipped: CelebA faces, GAN",
+    "shipped-cats": "Shipped: cats",
+    "shipped-xray": "Shipped: chest x-rays",
+    "shipped-mnist": "Shipped: digits, GAN",
 }
-_SHIPPED = "lowshot-celeba-*.safetensors"
+#: Curves of shipped priors, and the collection that these were learned from: a part of their files' names.
+COLLECTED: Mapping[str, str] = {"shipped": "celeba", "shipped-cats": "cats", "shipped-xray": "xray", "shipped-mnist": "mnist"}
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,9 @@ def points(experiment: Experiment, curves: Sequence[str] = ("low-shot",)) -> lis
     noise and seed.
 
     low-shot: untrained, then the prior learned from the first S examples. learned: CS-DIP without learned regularisation, then
-    with it from S examples. shipped: whatever the examples are, low-shot priors of the first S faces of CelebA, and at the end the
-    GAN of thousands of faces, or of digits, searched and refined like those (IAGAN). Methods that ``experiment`` has keep their
-    settings. A curve that :func:`refusal` speaks against is left out.
+    with it from S examples. shipped: whatever the examples are, low-shot priors of the first S images of a collection, and at the
+    end its GAN of thousands, where there is one, searched and refined like those (IAGAN). Methods that ``experiment`` has keep
+    their settings. A curve that :func:`refusal` speaks against is left out.
     Raises InvalidSettings when none is left.
     """
     reasons = [refusal(experiment, curve) for curve in curves]
@@ -62,7 +66,7 @@ def points(experiment: Experiment, curves: Sequence[str] = ("low-shot",)) -> lis
             continue
         found += untrained
         untrained = []  # the same for low-shot and shipped ones: once is enough
-        found += _low_shot(experiment, available) if curve == "low-shot" else _shipped_points(experiment, available)
+        found += _low_shot(experiment, available) if curve == "low-shot" else _shipped_points(experiment, available, curve)
     return found
 
 
@@ -72,33 +76,34 @@ def refusal(experiment: Experiment, curve: str) -> str | None:
         return f"There is no curve '{curve[:40]}' of the data axis."
     if experiment.target_is != "truth":
         return "The data axis compares with the truth: choose a target that is the truth, not a measurement."
-    if curve != "shipped":
+    if curve not in COLLECTED:
         if _available(experiment) < 2:
             return "The data axis needs at least two example images: choose a set that has some, or upload your own."
         return None
-    cards = shipped()
+    cards = shipped(curve)
     if not cards:
-        return "There are no shipped priors here: the checkpoints folder has none."
+        return f"{CURVES[curve]}: there are no shipped priors of this kind here: the checkpoints folder has none."
     shapes = dict.fromkeys(tuple(card["shape"]) for card in cards.values())
     if tuple(experiment.shape) in shapes:
         return None
     have = "; ".join(f"{'colour' if c == 3 else 'grey'} images of {side} pixels" for c, side, _ in shapes)
     colours, side, _ = experiment.shape
     mine = f"{'colour' if colours == 3 else 'grey'} of {side} pixels"
-    return f"The shipped priors draw {have}, and your image is {mine}: change size or channels to add them."
+    return f"{CURVES[curve]}: these draw {have}, and your image is {mine}: change size or channels to add them."
 
 
-def shipped() -> dict[str, dict[str, Any]]:
-    """Cards by name: low-shot priors of CelebA faces, of two with equally many shots the MMD's; then GANs. Fewest images first."""
+def shipped(curve: str) -> dict[str, dict[str, Any]]:
+    """Cards by name: low-shot priors of the curve's collection, of two with equally many shots the MMD's, fewest first; its GAN."""
+    collection = COLLECTED[curve]
     best: dict[int, tuple[str, dict[str, Any]]] = {}
-    for path in sorted(priors.CHECKPOINTS.glob(_SHIPPED)):
+    for path in sorted(priors.CHECKPOINTS.glob(f"lowshot-{collection}-*.safetensors")):
         with contextlib.suppress(MissingPrior, KeyError, TypeError, ValueError):
             card = priors.card_of(path)
             shots, loss = int(card["shots"]), card["settings"]["loss"]
             if len(card["shape"]) == 3 and (shots not in best or loss == "mmd"):
                 best[shots] = path.stem, card
-    gans = {name: card for name, card in generators.shipped().items() if card.get("shots")}
-    return {name: card for _, (name, card) in sorted(best.items())} | gans
+    gan = generators.shipped().get(f"gan-{collection}", {})
+    return {name: card for _, (name, card) in sorted(best.items())} | ({f"gan-{collection}": gan} if gan.get("shots") else {})
 
 
 def _untrained(experiment: Experiment) -> dict[str, Any]:
@@ -121,16 +126,15 @@ def _learned(experiment: Experiment, available: int) -> list[Point]:
     return [_point(experiment, count, method, available, "learned") for count, method in [*none, *few]]
 
 
-def _shipped_points(experiment: Experiment, available: int) -> list[Point]:
+def _shipped_points(experiment: Experiment, available: int, curve: str) -> list[Point]:
     low_shot = _lane(experiment, "low-shot") | {"start": "low-shot"}
     gan = _lane(experiment, "iagan")
-    gans = generators.shipped()
     found = []
-    for name, card in shipped().items():
+    for name, card in shipped(curve).items():
         if tuple(card["shape"]) == tuple(experiment.shape):
-            method = {**gan, "generator": name} if name in gans else {**low_shot, "prior": name}
-            point = _point(experiment, 0, method, available, "shipped")
-            found.append(Point(int(card["shots"]), str(card.get("title", name))[:80], point.experiment, "shipped"))
+            method = {**gan, "generator": name} if name.startswith("gan-") else {**low_shot, "prior": name}
+            point = _point(experiment, 0, method, available, curve)
+            found.append(Point(int(card["shots"]), str(card.get("title", name))[:80], point.experiment, curve))
     return found
 
 

@@ -29,6 +29,7 @@ CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 MAX_FILE_BYTES = 64 * 2**20
 MAX_CACHE_BYTES = 512 * 2**20
 GIVEN = "drunet-"  # what the names of published weights begin with
+OWN = "own-"  # what the names of priors begin with that a person gave
 MOST = 8192  # of a side or of channels in a card
 _HEADER_LIMIT = 2**20
 
@@ -107,8 +108,7 @@ def find(key: str) -> Prior | None:
         with contextlib.suppress(MissingPrior):
             prior = load(path)
             if prior.card.get("key") == key:
-                with contextlib.suppress(OSError):
-                    os.utime(path)  # the least recently used goes first
+                _used(path)
                 return prior
     return None
 
@@ -128,8 +128,11 @@ def named(name: str) -> Prior:
     if not re.fullmatch(r"[a-z0-9-]{1,80}", name):
         raise MissingPrior("A prior's name has lower-case letters, digits and dashes only.")
     for folder in (CHECKPOINTS, cache_folder()):
-        if (folder / f"{name}.safetensors").is_file():
-            return load(folder / f"{name}.safetensors")
+        path = folder / f"{name}.safetensors"
+        if path.is_file():
+            prior = load(path)
+            _used(path)
+            return prior
     raise MissingPrior(f"The prior '{name}' is not here. Choose another one, or upload its file again.")
 
 
@@ -145,7 +148,7 @@ def adopt(data: bytes) -> str:
     """Put the file of a prior, given by a person, into the cache, and return its name. Raises MissingPrior when it is none."""
     if len(data) > MAX_FILE_BYTES:
         raise MissingPrior(f"This prior is larger than {MAX_FILE_BYTES >> 20} MiB, the most that is opened.")
-    name = "own-" + hashlib.sha256(data).hexdigest()[:32]
+    name = OWN + hashlib.sha256(data).hexdigest()[:32]
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -239,12 +242,21 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST
 
 
+def _used(path: Path) -> None:
+    """The least recently used goes first when room is made. Shipped files may be read-only, and never go."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
 def _make_room(folder: Path) -> None:
-    """Delete the least recently used priors beyond MAX_CACHE_BYTES; not what a person gave and nothing here could learn again."""
-    learned = [path for path in folder.glob("*.safetensors") if not path.stem.startswith(GIVEN)]
-    files = sorted(((p.stat().st_mtime, p.stat().st_size, p) for p in learned), reverse=True)
+    """Delete the least recently used priors beyond MAX_CACHE_BYTES, those that a person gave after all that can be learned again.
+
+    Published weights stay: they are few, and larger than what all others may fill.
+    """
+    kept = [path for path in folder.glob("*.safetensors") if not path.stem.startswith(GIVEN)]
+    files = sorted(((p.stem.startswith(OWN), p.stat().st_mtime, p.stat().st_size, p) for p in kept), reverse=True)
     total = 0
-    for _, size, path in files:
+    for _, _, size, path in files:
         total += size
         if total > MAX_CACHE_BYTES:
             path.unlink(missing_ok=True)

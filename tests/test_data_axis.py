@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -18,8 +19,9 @@ from netprior_core.methods._shots import build as build_network
 from netprior_core.methods.csdip import CSDIP
 from netprior_core.methods.lowshot import LowShot
 from netprior_core.ui import files
-from netprior_core.ui.data_axis import Found, _learned_last, _walk_sheets, chart
-from netprior_core.ui.session import Session
+from netprior_core.ui.data_axis import DataAxis, Found, _learned_last, _picture_at, _walk_sheets, chart
+from netprior_core.ui.session import App, Session
+from netprior_core.ui.setup import prior_choices
 
 
 def test_points_differ_in_the_examples_alone() -> None:
@@ -115,6 +117,12 @@ def test_what_was_ended_early_can_be_looked_at_too(tmp_path: Path, monkeypatch: 
     tab.race, tab.experiment, tab.run = race, experiment, "run"
     name = _learned_last(tab, experiment, method)
     assert len(_walk_sheets(experiment, method, {}, 1, 3, name)) == 2
+    tab.learned_by(race)
+    assert tab.learned == [name]
+    title = {kept: words for words, kept in prior_choices("low-shot", "", tab.learned)}[name]
+    assert title == "learned here: 4 examples, l2, 1 of 5,000 steps"
+    again = race_of(experiment.model_copy(update={"methods": [method.model_copy(update={"prior": name})]}), {}).run()
+    assert again.lanes[0].state == "finished"
     (file,) = files.priors_of(tab, race)
     assert priors.adopt(Path(file).read_bytes()).startswith("own-")
     other = experiment.model_copy(update={"size": 16})
@@ -168,6 +176,23 @@ def test_shipped_priors_are_points_whatever_the_examples() -> None:
 
 
 @pytest.mark.usefixtures("shipped")
+def test_every_collection_of_shipped_priors_is_a_curve(tmp_path: Path) -> None:
+    (tmp_path / "lowshot-celeba-5-mmd.safetensors").rename(tmp_path / "lowshot-xray-5-mmd.safetensors")
+    points = data_axis.points(experiment_of(), ["shipped", "shipped-xray"])
+    assert [(p.shots, p.curve) for p in points[1:]] == [(10, "shipped"), (5, "shipped-xray")]
+    assert points[2].experiment.methods[0].prior == "lowshot-xray-5-mmd"  # type: ignore[attr-defined]
+    assert "cats" in (data_axis.refusal(experiment_of(), "shipped-cats") or "")
+
+
+@pytest.mark.parametrize("curve", sorted(data_axis.COLLECTED))
+def test_what_is_shipped_has_a_curve_that_can_be_drawn(curve: str) -> None:
+    (channels, side, _), *_ = (card["shape"] for card in data_axis.shipped(curve).values())
+    found = data_axis.points(experiment_of(size=side, channels=channels), [curve])
+    assert len(found) >= 2
+    assert {p.curve for p in found} == {curve}
+
+
+@pytest.mark.usefixtures("shipped")
 def test_the_gan_is_the_last_point_of_the_shipped_ones(tmp_path: Path) -> None:
     network = build_network((1, 32, 32), 8, 4)
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
@@ -195,6 +220,15 @@ def test_shipped_priors_that_do_not_fit_say_so(tmp_path: Path) -> None:
     assert "no shipped priors" in (data_axis.refusal(other, "shipped") or "")
     with pytest.raises(InvalidSettings, match="at least one curve"):
         data_axis.points(other, [])
+
+
+def test_a_new_point_is_shown_under_its_own_name() -> None:
+    tab = DataAxis(App(torch.device("cpu"), 64))
+    with gr.Blocks():
+        tab.build()
+    found = [Found(s, f"{s} examples", 20.0, 1.0, np.zeros((8, 8), np.uint8)) for s in (0, 5)]
+    assert _picture_at(0, found)["label"] == "Reconstruction: 0 examples"
+    assert tab._with(found, 5, None)[tab.picture]["label"] == "Reconstruction: 5 examples"
 
 
 def test_every_curve_has_a_line_and_a_name_of_its_own() -> None:

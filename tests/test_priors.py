@@ -124,6 +124,12 @@ def test_least_recently_used_goes_first(cache: Path, monkeypatch: pytest.MonkeyP
     os.utime(cache / "drunet-grey.safetensors", (0, 0))
     priors.remember("d", {"w": torch.zeros(1000)}, {})
     assert sorted(p.stem for p in cache.glob("*.safetensors")) == ["a", "c", "d", "drunet-grey"]
+    for name, used in (("own-1", 0), ("a", 20), ("c", 21)):
+        priors.save(cache / f"{name}.safetensors", {"w": torch.zeros(1000)}, {})
+        os.utime(cache / f"{name}.safetensors", (used, used))
+    assert priors.named("a").tensors["w"].shape == (1000,)  # and so used last
+    priors.remember("e", {"w": torch.zeros(1000)}, {})
+    assert sorted(p.stem for p in cache.glob("*.safetensors")) == ["a", "drunet-grey", "e", "own-1"]
 
 
 def test_an_unusable_cache_is_said_and_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

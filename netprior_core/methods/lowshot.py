@@ -124,8 +124,9 @@ class LowShot(Method):
     left_out: bool = setting(
         False,
         "Do not learn the last example, but watch how well the prior can draw it: a meter that needs no truth. Once it falls, "
-        "press “Learned enough”.",
+        "press “Learned enough”. It takes three examples or more.",
         label="Leave one out",
+        main=True,
     )
     latent_jitter: float = setting(1.0, "Standard deviation of the noise on the latents while pre-training.", ge=0, le=10)
     tv_weight: float = setting(0.02, "Weight of the total variation in the joint stage.", ge=0, le=100, label="TV weight")
@@ -234,13 +235,17 @@ class LowShot(Method):
             assert step.output is not None
             yield replace(step, output=step.output[:shown])  # the mirror images are not shown
 
-    def card(self, shots: torch.Tensor) -> dict[str, Any]:
-        """What the file of a pre-trained network says of itself."""
+    def card(self, shots: torch.Tensor, steps: int = 0) -> dict[str, Any]:
+        """What the file of a pre-trained network says of itself. ``steps``: how many were done, where learning was ended early."""
+        count = len(self.examples(shots)) // (2 if self.mirror else 1)
+        done = steps or self.pretrain_iterations
+        of = "" if done == self.pretrain_iterations else f" of {self.pretrain_iterations:,}"
         return {
+            "title": f"{count} example{'s' if count > 1 else ''}, {self.loss}, {done:,}{of} steps",
             "network": NAMES[self.layers],
             "shape": list(shots.shape[1:]),
-            "shots": len(shots),
-            "steps": self.pretrain_iterations,
+            "shots": count,
+            "steps": done,
             "seed": self.pretrain_seed,
             "settings": self.model_dump(),
         }
@@ -274,11 +279,11 @@ class LowShot(Method):
                 yield step
         done = trained.steps
         name = key if done == self.pretrain_iterations else f"{key}-{done}"  # ended early: not what the key stands for
-        note = priors.remember(name, trained.tensors(), {**self.card(shots), "steps": done})
+        note = priors.remember(name, trained.tensors(), self.card(shots, done))
         info = {"prior": name} if note is None else {"note": note}
         if done < self.pretrain_iterations:
-            early = f"Learning was ended early, after {done:,} of {self.pretrain_iterations:,} steps."
-            info["note"] = f"{early} {note}" if note else early
+            early = f"Learning was ended early, after {done:,} of {self.pretrain_iterations:,} steps"
+            info["note"] = f"{early}. {note}" if note else f"{early}: it can be chosen as “Prior”."
         yield replace(step, info=info)
         return trained
 

@@ -20,6 +20,7 @@ from netprior_core.experiment import Experiment, race_of, shot_images
 from netprior_core.frames import enlarged, tiled
 from netprior_core.methods.lowshot import LowShot
 from netprior_core.race import Race
+from netprior_core.ui import files
 from netprior_core.ui.say import warn
 from netprior_core.ui.session import App, Session
 from netprior_core.ui.setup import check_size
@@ -75,7 +76,8 @@ class DataAxis:
             value=["low-shot"],
             label="Curves",
             info="Low-shot learns from the images; learned regularisation from measurements of up to ten of them, a CS-DIP each; "
-            "shipped priors know 5 to 100 faces already, and a GAN 9,500: they solve at once.",
+            "shipped priors know 5 to 100 faces, 10 cats or 10 x-rays already, GANs 9,500 faces or 60,000 digits: they solve at "
+            "once.",
             elem_id="np-axis-curves",
         )
         with gr.Row():
@@ -94,6 +96,12 @@ class DataAxis:
             }
             self.picture = gr.Image(label="Reconstruction", elem_id="np-axis-picture", **common)
             self.truth = gr.Image(label="Truth", elem_id="np-axis-truth", **common)
+        self.learned = gr.File(
+            label="What was learned (a prior for each number of examples)",
+            visible=False,
+            interactive=False,
+            elem_id="np-axis-priors",
+        )
 
         gr.HTML("<h3>What the network remembers</h3>", elem_classes="np-heading")
         gr.HTML(
@@ -113,7 +121,8 @@ class DataAxis:
     def wire(self, experiment: gr.State, live: Any) -> None:
         """Connect the events."""
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        outputs = [live, self.progress, self.chart, self.found, self.choice, self.picture, self.truth, self.button]
+        shown = [self.choice, self.picture, self.truth, self.learned]
+        outputs = [live, self.progress, self.chart, self.found, *shown, self.button]
 
         async def draw(now: Experiment | None, curves: list[str], request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
             async for changes in self._draw(now, curves, live, request):
@@ -164,9 +173,12 @@ class DataAxis:
             if reason := data_axis.refusal(now, curve):
                 warn(reason)
         found: list[Found] = []
+        kept: list[tuple[str, str]] = []  # names of what was learned, and of the files it is offered as
         last, race = session.race, None
         most, told = max(point.shots for point in points), 0.0
-        yield {self.button: gr.update(interactive=False), self.chart: chart(found, most), self.found: found}
+        empty: dict[Any, Any] = {part: gr.update(value=None, visible=False) for part in (self.picture, self.truth, self.learned)}
+        empty[self.choice] = gr.update(choices=[], value=None, visible=False)
+        yield {self.button: gr.update(interactive=False), self.chart: chart(found, most), self.found: found, **empty}
         for index, point in enumerate(points):
             if session.overtaken(last, race) or (race is not None and race.unwanted):
                 yield {self.progress: _ended(OVERTAKEN if session.overtaken(last, race) else STOPPED, point), **ready}
@@ -186,6 +198,8 @@ class DataAxis:
                         told = time.monotonic()
                         changes[self.progress] = _words(race, point.label, index, len(points))
                     yield changes
+            session.learned_by(race)
+            kept += [(lane.prior, f"prior-{point.shots}-examples") for lane in race.lanes if lane.prior]
             one = _found(race, point)
             if one is None:
                 lane = race.lanes[0]
@@ -194,7 +208,7 @@ class DataAxis:
                 yield {self.progress: _ended(said or "The race was stopped.", point), **ready}
                 return
             found = [*found, one]
-            yield self._with(found, most, race.truth_picture)
+            yield self._with(found, most, race.truth_picture) | self._learned(session, kept)
         yield {self.progress: "<p class='np-empty'>Done. Choose a point to see its reconstruction.</p>", **ready}
 
     def _with(self, found: list[Found], most: int, truth: np.ndarray | None) -> dict[Any, Any]:
@@ -204,9 +218,18 @@ class DataAxis:
             self.chart: chart(found, most),
             self.found: found,
             self.choice: gr.update(choices=choices, value=len(found) - 1, visible=True),
-            self.picture: gr.update(value=enlarged(found[-1].pixels), visible=True),
+            self.picture: gr.update(**_picture(found[-1]), visible=True),
             self.truth: gr.update(value=None if truth is None else enlarged(truth), visible=True),
         }
+
+    def _learned(self, session: Session, kept: Sequence[tuple[str, str]]) -> dict[Any, Any]:
+        """What was learned, as files to download; a full disk takes nothing else away."""
+        try:
+            copies = files.prior_copies(session, kept)
+        except OSError as error:
+            warn(f"What was learned cannot be offered for download: {error.strerror}. Make room on the disk.")
+            return {}
+        return {self.learned: gr.update(value=copies or None, visible=bool(copies))}
 
 
 def _found(race: Race, point: Point) -> Found | None:
@@ -260,7 +283,11 @@ def _words(race: Race, label: str, index: int, total: int) -> str:
 def _picture_at(place: int | None, found: Sequence[Found]) -> Any:
     if place is None or not 0 <= int(place) < len(found):
         return gr.skip()
-    return gr.update(value=enlarged(found[int(place)].pixels), label=f"Reconstruction: {found[int(place)].label}")
+    return gr.update(**_picture(found[int(place)]))
+
+
+def _picture(one: Found) -> dict[str, Any]:
+    return {"value": enlarged(one.pixels), "label": f"Reconstruction: {one.label}"}
 
 
 def chart(found: Sequence[Found], most: int) -> str:

@@ -211,7 +211,8 @@ class Drawn:
         """Which prior a method starts from: learned from the examples, shipped, or a file of the user's."""
         lane = int(path[1])
         value = getattr(experiment.methods[lane], field.name)
-        choices = setup.prior_choices(experiment.methods[lane].kind, value)
+        kind = experiment.methods[lane].kind
+        choices = setup.prior_choices(kind, value)
         chooser = gr.Dropdown(
             choices, value=value, label=field.label, info=field.help, filterable=False, interactive=True, elem_id=f"np-{key}-prior"
         )
@@ -231,6 +232,11 @@ class Drawn:
                 return gr.skip()
             return self.renew(now, nonce, lambda base: setup.change(base, [*path, field.name], files.adopt_prior(file)), request)
 
+        def looked(name: str | None, request: gr.Request) -> Any:
+            """What the tab learned since this list was drawn."""
+            return gr.update(choices=setup.prior_choices(kind, name or "", self.app.session(request.session_hash).learned))
+
+        chooser.focus(looked, [chooser], [chooser], **QUIET)
         chooser.input(changed, [chooser, self.experiment, self.nonce], self.everything(), trigger_mode="always_last", **QUIET)
         given.upload(opened, [given, self.experiment, self.nonce], self.everything(), **QUIET)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import shutil
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -105,12 +106,16 @@ def adopt_prior(path: str) -> str:
 
 
 def priors_of(session: Session, race: Race) -> list[str]:
-    """The priors that a run learned from its examples, or found learned before, as files to download."""
+    """The priors that a run learned from its examples, or found learned before, as files to download. Raises OSError."""
+    return prior_copies(session, [(lane.prior, f"prior-{lane.index + 1}") for lane in race.lanes if lane.prior])
+
+
+def prior_copies(session: Session, named: Iterable[tuple[str, str]]) -> list[str]:
+    """Paths of copies of priors, each under the name of its own that is given with it; those that are gone are left out."""
     found = []
-    for lane in race.lanes:
-        kept = priors.where(lane.prior) if lane.prior else None
-        if kept is not None:
-            target = session.scratch() / f"prior-{lane.index + 1}.safetensors"
+    for prior, name in named:
+        if (kept := priors.where(prior)) is not None:
+            target = session.scratch() / f"{name}.safetensors"
             shutil.copyfile(kept, target)
             found.append(str(target))
     return found

@@ -175,6 +175,7 @@ class Page:
         race, experiment = session.race, session.experiment
         if race is None or experiment is None or not race.done:
             return (gr.skip(),) * 5
+        session.learned_by(race)
         table, again = results.table(race, experiment), gr.update(interactive=True)
         try:
             archive, sheet = files.save(session, race, experiment)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from netprior_core import priors
 from netprior_core.errors import Unsolvable
 from netprior_core.experiment import MAX_SHOTS, Experiment, uploads_of
 from netprior_core.race import Race
@@ -23,6 +24,7 @@ from netprior_core.scheduler import Scheduler
 MAX_SESSIONS = 64  # tabs without a race that are remembered, and tabs with one
 MAX_IMAGE_BYTES = 2 * (MAX_SHOTS + 1) * 1024 * 1024 * 3  # of uploads per tab: the set-up's and those to replace them, at full size
 MAX_ALL_BYTES = 1024**3  # of all tabs' uploads
+MAX_LEARNED = 12  # priors that a tab learned and offers by name
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Session:
     #: The set-up as last edited. Handlers run side by side and gradio hands each the state from when it began: what counts is here.
     setup: Experiment | None = None
     shown: Experiment | None = None  # the set-up that the live view shows, or whose recording it shows
+    learned: list[str] = field(default_factory=list)  # names of priors that this tab learned, the last one first
     tuning: threading.Event | None = None  # while the settings of a lane are searched; set, it ends the search
     editing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -71,6 +74,11 @@ class Session:
         """Ask every race of the tab to end."""
         for _, race in self.runs():
             race.stop()
+
+    def learned_by(self, race: Race) -> None:
+        """Remember what a race has learned, so that it can be chosen by name; what ended early is found in no other way."""
+        names = [lane.prior for lane in race.lanes if lane.prior and lane.prior not in priors.shipped()]
+        self.learned = list(dict.fromkeys([*names, *self.learned]))[:MAX_LEARNED]
 
     def edit(self, known: Experiment, change: Callable[[Experiment], Experiment]) -> tuple[Experiment, Experiment]:
         """The set-up before and after a change, one change at a time; before is ``known`` where none is kept."""

@@ -91,8 +91,10 @@ def with_noise(experiment: Experiment, kind: str) -> Experiment:
     return change(experiment, ["noise"], {"kind": kind})
 
 
-def prior_choices(kind: str, chosen: str) -> list[tuple[str, str]]:
-    """(title, name) of what a kind of method takes unasked, of the shipped priors it can use by name, and of the one chosen."""
+def prior_choices(kind: str, chosen: str, learned: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """(title, name) of what a kind of method takes unasked, and of what it can use by name: shipped priors, those that were
+    ``learned`` in this tab and are still kept, and the one chosen.
+    """
     few = ("lowshot-*.safetensors",)
     unasked, patterns = (
         ("learn from the examples", few) if kind == "low-shot" else ("the GAN for this size", ("gan-*.safetensors", *few))
@@ -103,6 +105,7 @@ def prior_choices(kind: str, chosen: str) -> list[tuple[str, str]]:
             card = priors.card_of(path)
             if card.get("name") == path.stem:
                 found.append((str(card.get("title", path.stem))[:80], path.stem))
+    found += [(f"learned here: {priors.title_of(name)}", name) for name in learned if priors.where(name) is not None]
     if chosen and chosen not in [name for _, name in found]:
         found.append((f"your file: {priors.title_of(chosen)}", chosen))
     return found

@@ -347,14 +347,15 @@ def test_the_data_axis_goes_no_further_when_another_run_began_or_stop_was_presse
     async def draw() -> None:
         async for changes in view._draw(experiment, ["low-shot"], live, SimpleNamespace(session_hash="a")):  # type: ignore[arg-type]
             said.append(changes)
-            if view.choice in changes and what == "run":
+            if changes.get(view.found) and what == "run":
                 app.start(tab, mine, experiment)
-            elif view.choice in changes:
+            elif changes.get(view.found):
                 assert tab.aside is not None
                 assert control(app, tab.aside[0], "stop")["ok"] is False
 
     asyncio.run(draw())
-    assert len([changes for changes in said if view.choice in changes]) == 1  # the points so far
+    assert len([changes for changes in said if changes.get(view.found)]) == 1  # the points so far
+    assert said[0][view.choice]["visible"] is said[0][view.picture]["visible"] is False  # those of an earlier drawing
     words = {"run": "Another run began", "stop": "You stopped it"}[what]
     assert words in said[-1][view.progress]
     assert (tab.race is mine) == (what == "run")
