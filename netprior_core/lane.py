@@ -86,7 +86,8 @@ class Lane:
         self.message = ""
         self.prior = ""  # name of what it has learned from the examples, as priors.named knows it
         self.curve = Curve()
-        self.prepare_loss: list[float] = []
+        self.learning: list[tuple[float, float]] = []  # (seconds, objective) of every step of the preparation that has one
+        self.left_out: list[tuple[int, float, float]] = []  # (step, seconds, PSNR at which what was left out can be drawn)
         self.best: tuple[float, int] | None = None  # (PSNR, iteration): the oracle
         self.result: Result | None = None
         self.frames = FrameStore()

@@ -42,7 +42,10 @@ class Scorer:
         if step.stage == "prepare":
             lane.state = "preparing"
             if measured:
-                lane._pending.append(Score(-1, 0.0, objective.view(1), measured=True, estimated=False))
+                lane._pending.append(Score(-1, lane.prepare_seconds, objective.view(1), measured=True, estimated=False))
+            at, value = step.info.get("left_out", (0, 0.0))
+            if at and (not lane.left_out or lane.left_out[-1][0] != at):
+                lane.left_out.append((at, lane.prepare_seconds, value))
         elif step.stage == "solve":
             lane.state = "running"
             scores = torch.stack([objective, *self._psnrs(lane, step, nan)])
@@ -124,7 +127,7 @@ class Scorer:
                     "Lower the learning rate, or check the measurement for values that are not numbers."
                 )
             if iteration < 0:
-                lane.prepare_loss.append(values[0])
+                lane.learning.append((seconds, values[0]))
                 continue
             objective, psnr, psnr_output, least, most = values
             if estimated and math.isnan(psnr):

@@ -84,7 +84,8 @@ def test_preparation_is_a_stage_of_its_own_with_its_own_seconds(stub: Stub, monk
     assert lane.prepare_seconds == 30
     assert lane.seconds == 0
     assert lane.curve.iteration == []
-    assert lane.prepare_loss == pytest.approx([1, 1 / 2, 1 / 3])
+    assert [value for _, value in lane.learning] == pytest.approx([1, 1 / 2, 1 / 3])
+    assert [seconds for seconds, _ in lane.learning] == sorted(seconds for seconds, _ in lane.learning)
     running.run()
     assert lane.prepare_seconds == 30
     assert lane.seconds == 3
@@ -162,7 +163,7 @@ def test_a_turn_of_several_steps_may_begin_with_one_that_has_no_loss(stub: Stub,
     lane = race(stub("cached", solve)).run().lanes[0]
     assert lane.state == "finished", lane.message
     assert lane.curve.iteration == [1, 2, 3]
-    assert lane.prepare_loss == []
+    assert lane.learning == []
 
 
 def test_a_start_that_breaks_fails_the_race_in_words(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:

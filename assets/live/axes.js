@@ -47,7 +47,7 @@ function valueRange(seriesList, metric) {
   let high = -Infinity;
   for (const { y } of seriesList) for (const v of y) if (Number.isFinite(v)) { if (v < low) low = v; if (v > high) high = v; }
   if (high < low) return null;
-  const positive = metric === "residual" || metric === "objective";
+  const positive = metric === "residual" || metric === "objective" || metric === "learning";
   const log = positive && low > 0 && high / low > 20;
   if (metric === "psnr") low = Math.max(low, high - 20);
   if (high === low) { const air = Math.abs(high) * 0.05 || 1; return { low: low - air, high: high + air, log: false }; }

@@ -1,6 +1,6 @@
 // The curves: one canvas, drawn again only when something changed.
 
-const METRICS = { psnr: "PSNR, dB", ssim: "SSIM", residual: "residual ‖A x̂ − y‖ / √m", objective: "each method's own objective" };
+const METRICS = { psnr: "PSNR, dB", ssim: "SSIM", residual: "residual ‖A x̂ − y‖ / √m", objective: "each method's own objective", learning: "objective of learning", left_out: "left-out example as it can be drawn, dB" };
 
 /** What the vertical axis shows; one objective for all where the race was made to compare it. */
 const metricName = (view) => (view.metric === "objective" && view.state.metric === "objective" ? "objective, the same for all" : METRICS[view.metric]);
@@ -47,10 +47,10 @@ function setAxis(view, axis, chosen) {
 /** Which tab is shown: PSNR needs a truth; without one the residual takes its place. */
 function updateTabs(view) {
   const truth = hasTruth(view.state);
-  if (!truth && (view.metric === "psnr" || view.metric === "ssim")) view.metric = "residual";
-  else if (truth && !view.metricChosen) view.metric = view.state.metric;
+  const shown = (name) => (LEARNED.includes(name) ? [...view.state.curves.values()].some((curve) => curve[name].length) : truth || (name !== "psnr" && name !== "ssim"));
+  if (!view.metricChosen || !shown(view.metric)) view.metric = metricToShow(view.state);
   for (const tab of view.refs.root.querySelectorAll("[data-metric]")) {
-    tab.hidden = !truth && (tab.dataset.metric === "psnr" || tab.dataset.metric === "ssim");
+    tab.hidden = !shown(tab.dataset.metric);
     tab.setAttribute("aria-pressed", String(tab.dataset.metric === view.metric));
   }
   for (const tab of view.refs.root.querySelectorAll("[data-axis]")) tab.setAttribute("aria-pressed", String(tab.dataset.axis === view.axis));
@@ -76,14 +76,15 @@ function curveGeometry(view, context, width, height) {
   const label = Math.min(width < 480 ? 72 : 116, Math.max(24, ...names.map((name) => context.measureText(name).width)) + 10);
   const [left, right, top, bottom] = [44, width - label, 22, height - 34];
   const firsts = series.flatMap(({ x }) => (x.length ? [x.find((v) => v > 0) ?? 0] : []));
-  let high = Math.max(timelineEnd(state, axis), ...(axis === "iteration" && state.type === "race" ? lanes.map((lane) => (lane.state === "running" || lane.state === "finished" ? lane.total ?? 0 : 0)) : []), 0);
+  const learned = LEARNED.includes(metric);
+  let high = learned ? Math.max(0, ...series.flatMap(({ x }) => x.slice(-1))) : Math.max(timelineEnd(state, axis), ...(axis === "iteration" && state.type === "race" ? lanes.map((lane) => (lane.state === "running" || lane.state === "finished" ? lane.total ?? 0 : 0)) : []), 0);
   if (axis === "seconds") high = Math.max(high, 1);
   const log = view.log && high > 1 && firsts.length > 0;
   const low = log ? Math.max(axis === "iteration" ? 1 : 0.05, Math.min(...firsts) || 0) : 0;
   const x = makeScale(low, Math.max(high, log ? low * 10 : 10), left, right, log, width < 480 ? 4 : 7);
   x.known = high > 0;
   const y = range ? makeScale(range.low, range.high, bottom, top, range.log, 5) : null;
-  const end = timelineEnd(state, axis);
+  const end = learned ? 0 : timelineEnd(state, axis);
   const ends = lanes.map((lane, i) => (holds(state, lane) ? Math.max(end, series[i].x.at(-1) ?? 0) : series[i].x.at(-1) ?? 0));
   return { left, right, edge: width, top, bottom, x, y, sigma, series, ends, names };
 }
@@ -94,7 +95,8 @@ function paintCurves(view) {
   context.clearRect(0, 0, width, height);
   context.font = `12px ${view.colours.sans}`;
   const geometry = curveGeometry(view, context, width / ratio, height / ratio);
-  view.geometry = geometry.y ? geometry : null;
+  const learned = LEARNED.includes(view.metric);
+  view.geometry = geometry.y && !learned ? geometry : null; // the timeline has no place for what came before it
   paintAxes(view, context, geometry);
   if (geometry.y) {
     context.save();
@@ -107,8 +109,7 @@ function paintCurves(view) {
     const taken = paintNames(view, context, geometry);
     taken.push([geometry.left, 0, context.measureText(metricName(view)).width]);
     paintNoise(view, context, geometry, taken);
-    paintMarks(view, context, geometry, taken);
-    paintCrosshair(view, context, geometry);
+    if (!learned) { paintMarks(view, context, geometry, taken); paintCrosshair(view, context, geometry); }
   }
   updateKey(view);
   updateStops(view);
@@ -159,7 +160,7 @@ function paintAxes(view, context, { left, right, top, bottom, x, y }) {
     context.fillText(tick >= 10000 ? `${tick / 1000}k` : String(tick), at, bottom + 7);
   }
   context.textAlign = "right";
-  context.fillText(`${view.axis === "iteration" ? "iteration" : "seconds"}${x.log ? ", log" : ""}`, right, bottom + 21);
+  context.fillText(`${view.axis === "seconds" ? "seconds" : LEARNED.includes(view.metric) ? "step of learning" : "iteration"}${x.log ? ", log" : ""}`, right, bottom + 21);
   context.textAlign = "left";
   context.fillText(`${metricName(view)}${y?.log ? ", log" : ""}`, left, 0);
   if (!y) {

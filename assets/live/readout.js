@@ -1,12 +1,17 @@
 // The words around the curves: values at the crosshair, what the symbols mean, where stopping rules would stop.
 
+const LEARNED_WORDS = {
+  learning: "What learning from the examples makes smaller, before iteration 0; it differs between methods",
+  left_out: "How well the prior could draw an example that it did not learn: once this falls, press “Learned enough”",
+};
+
 /** One line over the plot: all methods at the crosshair, or else the convention behind the numbers. */
 function updateReadout(view) {
   const { state, metric, refs } = view;
   const position = view.hover ?? view.position;
   if (!position || !view.geometry) {
     const seeds = [...state.curves.values()].some((curve) => curve.low.length) ? "; line: median over the seeds, band: their range" : "";
-    const words = metric === "psnr" ? state.convention + seeds : metric === "residual" ? "Residual: root mean square of A x̂ − y, in units of the measurement" : metric === "objective" ? (state.metric === "objective" ? "The same objective in every lane: heights can be compared" : "Objectives differ between methods: compare shapes, not heights") : "";
+    const words = metric === "psnr" ? state.convention + seeds : metric === "residual" ? "Residual: root mean square of A x̂ − y, in units of the measurement" : metric === "objective" ? (state.metric === "objective" ? "The same objective in every lane: heights can be compared" : "Objectives differ between methods: compare shapes, not heights") : LEARNED_WORDS[metric] ?? "";
     if (refs.readout.dataset.text !== words) { refs.readout.dataset.text = words; refs.readout.replaceChildren(words); refs.readout.title = words; }
     return;
   }

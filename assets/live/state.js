@@ -49,8 +49,12 @@ function mergeLanes(state, lanes) {
   }
 }
 
+/** Metrics that are lists of [iteration, seconds, value], and those of them that are of the learning before iteration 0. */
+const SPARSE = ["ssim", "residual", "learning", "left_out"];
+const LEARNED = ["left_out", "learning"];
+
 function emptyCurve() {
-  return { iteration: [], seconds: [], psnr: [], objective: [], low: [], high: [], ssim: [], residual: [] };
+  return { iteration: [], seconds: [], psnr: [], objective: [], low: [], high: [], ...Object.fromEntries(SPARSE.map((name) => [name, []])) };
 }
 
 /** Append-only: `from` says where the part starts; what is already here is ignored, a hole (a lost message) becomes nulls. */
@@ -60,7 +64,7 @@ function mergeCurve(state, part) {
   const from = part.from ?? 0;
   if (from > curve.iteration.length) state.holes += from - curve.iteration.length;
   for (const key of ["iteration", "seconds", "psnr", "objective", "low", "high"]) if (part[key]) appendFrom(curve[key], from, part[key]);
-  for (const key of ["ssim", "residual"]) if (part[key]) appendFrom(curve[key], part[key + "_from"] ?? 0, part[key]);
+  for (const key of SPARSE) if (part[key]) appendFrom(curve[key], part[key + "_from"] ?? 0, part[key]);
 }
 
 function appendFrom(list, from, values) {
@@ -133,7 +137,7 @@ function iterationAt(state, lane, position) {
 function pointAt(state, lane, metric, iteration) {
   const curve = state.curves.get(lane);
   if (!curve || iteration === null) return null;
-  if (metric === "ssim" || metric === "residual") {
+  if (SPARSE.includes(metric)) {
     return curve[metric][lastAtOrBefore(curve[metric], iteration, (point) => point[0])] ?? null;
   }
   const index = lastAtOrBefore(curve.iteration, iteration);
@@ -146,7 +150,7 @@ function seriesOf(state, lane, metric, axis) {
   const curve = state.curves.get(lane) ?? emptyCurve();
   const x = [];
   const y = [];
-  if (metric === "ssim" || metric === "residual") {
+  if (SPARSE.includes(metric)) {
     for (const point of curve[metric]) if (point && point[2] !== null) { x.push(point[axis === "seconds" ? 1 : 0]); y.push(point[2]); }
   } else {
     const values = curve[metric];
@@ -180,6 +184,13 @@ function timelineEnd(state, axis) {
   for (const curve of state.curves.values()) end = Math.max(end, curve[axis].at(-1) ?? 0);
   if (axis === "iteration") for (const frames of state.frames.values()) end = Math.max(end, frames.at(-1)?.iteration ?? 0);
   return end;
+}
+
+/** Which curve to show until a person chooses one: what is being learned, as long as no method solves; then the race's own. */
+function metricToShow(state) {
+  const points = (name) => [...state.curves.values()].some((curve) => curve[name].length);
+  if (!points("iteration")) { const learned = LEARNED.find(points); if (learned) return learned; }
+  return hasTruth(state) ? state.metric : "residual";
 }
 
 /** What the race as a whole has done, in [0, 1]. */

@@ -102,7 +102,7 @@ def pretrain(
     ``enough()``. ``keep`` is given the state every KEEP_EVERY iterations, from which ``resume`` goes on exactly.
     Under the MMD the latents are put into the order of the shots they draw at the end (:func:`paired`).
     ``left_out`` images ``(L, C, H, W)`` are not learned: every PROBE_EVERY iterations the steps' "note" says how well they
-    can be drawn.
+    can be drawn, and "left_out" has (iteration, PSNR in dB).
     Raises Unsolvable when the loss stops being a number, InvalidSettings when ``resume`` does not fit.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -153,7 +153,8 @@ def pretrain(
             found = drawable(network, z.detach(), to_signed(left_out.to(compute.device)), compute)
             best = max(best, (found, iteration))
             words = f"{best[0]:.1f} dB after {best[1]:,} steps"
-            note = {"note": f"The left-out example can be drawn at {found:.1f} dB; best so far {words}."}
+            said = f"The left-out example can be drawn at {found:.1f} dB; best so far {words}."
+            note = {"note": said, "left_out": (iteration, found)}
         yield Step(iteration, iterations, "prepare", drawn, None, objective.detach()[None], "pre-training", note)
         if enough():
             break

@@ -24,6 +24,9 @@ from netprior_core.ui.marks import marks_of, recorded_marks, rules_of
 
 MAX_POINTS = 2000  # of a curve sent to the browser, beside the first ones
 FIRST_POINTS = 500  # of which all are sent
+LEARNING_STRIDE = 20  # of the steps of a preparation after these: how long it will be is not known when the next ones are sent
+#: Parts of a curve that are lists of [iteration, seconds, value].
+SPARSE = ("ssim", "residual", "learning", "left_out")
 
 
 def uri(pixels: np.ndarray, *, lossless: bool) -> str:
@@ -117,7 +120,7 @@ class Feed:
         self.sequence = 0
         self._strip_sent = False
         self._points = [0] * len(race.lanes)
-        self._sparse = [[0, 0, 0] for _ in race.lanes]
+        self._sparse = [[0] * len(SPARSE) for _ in race.lanes]
         self._pictures: list[Any] = [None] * len(race.lanes)
         self._exact = [False] * len(race.lanes)
 
@@ -208,7 +211,8 @@ class Feed:
             "high": [_number(curve.spread[i][1]) for i in picked] if curve.spread else None,
             "objective": [_number(curve.objective[i]) for i in picked],
         }
-        for place, (name, values) in enumerate((("ssim", curve.ssim), ("residual", curve.residual))):
+        learning = [(i + 1, *lane.learning[i]) for i in _places(len(lane.learning), LEARNING_STRIDE, last=False)]
+        for place, (name, values) in enumerate(zip(SPARSE, (curve.ssim, curve.residual, learning, lane.left_out), strict=True)):
             sent = self._sparse[index][place]
             new = values[sent:]
             found[name], found[f"{name}_from"] = [[i, round(s, 3), _number(v)] for i, s, v in new], sent

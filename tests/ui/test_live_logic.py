@@ -323,3 +323,25 @@ def test_spread_hands_over_plain_arguments_and_the_request() -> None:
     assert spread(control)(["a", "stop"], request) == ["a", "stop", request]
     assert spread(frames)("a", request) == "a"
     assert spread(control).__name__ == "control"
+
+
+@needs_node
+def test_what_is_learned_is_shown_until_a_method_solves() -> None:
+    got = evaluate(
+        RACE
+        + """
+        state.strip.truth = {};
+        const shown = [metricToShow(state)];
+        const send = (seq, part) => {
+          mergeMessage(state, message("a", seq, { metric: "psnr", curves: [{ lane: 0, ...part }] }));
+          shown.push(metricToShow(state));
+        };
+        send(1, { learning: [[1, 0.1, 4], [2, 0.2, 3]], learning_from: 0 });
+        send(2, { learning: [[3, 0.3, 2]], learning_from: 2, left_out: [[1, 0.1, 12]], left_out_from: 0 });
+        const drawn = ["learning", "left_out"].map((name) => seriesOf(state, 0, name, "iteration"));
+        send(3, { from: 0, iteration: [0], seconds: [0], psnr: [10] });
+        return { shown, drawn };
+        """
+    )
+    assert got["shown"] == ["psnr", "learning", "left_out", "psnr"]
+    assert got["drawn"] == [{"x": [1, 2, 3], "y": [4, 3, 2]}, {"x": [1], "y": [12]}]

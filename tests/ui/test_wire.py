@@ -198,6 +198,25 @@ def test_long_curves_are_whole_at_first_and_then_thinned_evenly(stub: Stub, tiny
     assert feed.message()["curves"][0]["iteration"] == []
 
 
+def test_what_is_learned_arrives_in_pieces_that_join(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETPRIOR_CACHE", str(tmp_path))
+    settings = {"pretrain_iterations": 110, "channels": 4, "latent": 4, "latent_iterations": 2, "joint_iterations": 2}
+    experiment = tiny(methods=[{"kind": "low-shot", "left_out": True, "mirror": False, **settings}])
+    running = race_of(experiment, {})
+    feed = Feed(running, experiment, "run", None)
+    learning: list[Any] = []
+    left_out: list[Any] = []
+    while not running.done:
+        running.turn()
+        part = checked(feed.message())["curves"][0]
+        assert (part["learning_from"], part["left_out_from"]) == (len(learning), len(left_out))
+        learning, left_out = learning + part["learning"], left_out + part["left_out"]
+    assert [step for step, *_ in learning] == [*range(1, 112)]  # the last is of the network as it is kept
+    assert [step for step, *_ in left_out] == [1, 100]
+    assert left_out[-1][2] > left_out[0][2]
+    assert learning[-1][2] < learning[0][2]
+
+
 def test_frames_of_an_iteration_are_exact_and_scored(tiny: Tiny) -> None:
     experiment = tiny(methods=[dip(20), {"kind": "adjoint"}])
     done = race_of(experiment, {}).run()
