@@ -243,7 +243,7 @@ def _table(report: Report, table: int, columns: list[Column], rows: list[Row]) -
                     means[f"{name}, published"] = published[kind != "faces"]
                 at = value.rsplit("_", 1)[-1]
                 seconds += [r[f"seconds_{at}"] if at.isdigit() else r["seconds"] for r in both]
-                useful += [found for r in some if (found := _useful(r)) is not None]
+                useful += [found for r in some if value == "at_50" and (found := _useful(r)) is not None]
         if seconds:
             times = {"useful, s": statistics.fmean(useful), "useful at the latest, s": max(useful)} if useful else {}
             times["finished, s"] = statistics.fmean(seconds)
