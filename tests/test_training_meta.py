@@ -225,7 +225,7 @@ def test_resuming_without_a_state_begins_and_says_so(data: Path, capsys: pytest.
 @pytest.mark.parametrize("module", [metadip, metasiren])
 def test_the_command_writes_weights_that_are_found(data: Path, module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module.run(_options(data, "--minutes", "0.001", module=module))
-    kind, trained = ("metadip", "faces σ = 25 (as published)") if module is metadip else ("metasiren", "faces σ = 25")
+    kind, trained = ("metadip", "faces σ = 25") if module is metadip else ("metasiren", "faces σ = 25")
     found = priors.shipped(data.parent / "out")[key(kind, trained)]
     card = priors.load(found).card
     assert card["steps"] >= 1
@@ -243,7 +243,7 @@ def test_a_card_says_which_options_held_when(data: Path) -> None:
     metadip.run(_options(data, "--minutes", "0.001"))
     metadip.run(_options(data, "--minutes", "0.001", "--resume"))
     metadip.run(_options(data, "--minutes", "0.001", "--resume", "--tiles", "2"))
-    command = priors.load(priors.shipped(data.parent / "out")[key("metadip", "faces σ = 25 (as published)")]).card["command"]
+    command = priors.load(priors.shipped(data.parent / "out")[key("metadip", "faces σ = 25")]).card["command"]
     first, second = command.split(" && ")
     assert "--tiles" not in first
     assert "--resume" not in first
