@@ -241,7 +241,7 @@ class MetaSIREN(Method):
         "Learned Initializations for Optimizing Coordinate-Based Neural Representations, CVPR 2021; as in MetaDIP (2022)"
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "published recipe, smaller, learned at 64 px": {},
+        "published recipe, smaller, 64 px": {},
         "untrained, as a control": {"start": "random"},
     }
 
