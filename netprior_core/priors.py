@@ -24,7 +24,7 @@ from safetensors.torch import save as to_bytes
 
 from netprior_core.errors import MissingPrior
 
-#: Shipped checkpoints; the folder may be missing, and then everything is pre-trained live.
+#: Shipped checkpoints; without one, examples are learned live, and a method that starts from another says that it is missing.
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 MAX_FILE_BYTES = 64 * 2**20
 MAX_CACHE_BYTES = 512 * 2**20

@@ -148,6 +148,25 @@ def test_the_command_writes_a_prior_with_a_card_and_goes_on(tmp_path: Path) -> N
         assert f"{psnr:.2f} dB after {minutes:g} min (step {step})" in readme
 
 
+def test_longer_training_is_written_over_by_what_goes_on_from_it_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = ArgumentParser()
+    edip.add_arguments(parser)
+    words = ["--task", "tomography", "--out", str(tmp_path), "--device", "cpu"]
+    path, state = tmp_path / "edip-tomography.safetensors", ["--resume", str(tmp_path / "kept" / "state")]
+    edip.run(parser.parse_args([*words, *state, "--steps", "6"]))
+    before = path.read_bytes()
+    edip.run(parser.parse_args([*words, "--steps", "2"]))
+    assert path.read_bytes() == before
+    assert "edip-tomography.safetensors is left alone" in capsys.readouterr().out
+    # The run of the state wrote it, and may write it again though somebody's card says more.
+    prior = priors.load(path)
+    priors.save(path, prior.tensors, {**prior.card, "steps": "5000 (of 9000 planned: cut short)"})
+    edip.run(parser.parse_args([*words, *state, "--steps", "8"]))
+    assert priors.card_of(path)["steps"] == "8"
+    edip.run(parser.parse_args([*words, "--steps", "9", "--seed", "1"]))
+    assert (priors.card_of(path)["steps"], priors.card_of(path)["seed"]) == ("9", 1)
+
+
 def test_the_card_says_when_training_was_cut_short() -> None:
     trainer = _trainer(steps=8)
     trainer.advance()

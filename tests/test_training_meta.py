@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
+import json
 import math
 import zipfile
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from netprior_core import priors
 from netprior_core.errors import InvalidSettings
@@ -222,7 +225,7 @@ def test_resuming_without_a_state_begins_and_says_so(data: Path, capsys: pytest.
 @pytest.mark.parametrize("module", [metadip, metasiren])
 def test_the_command_writes_weights_that_are_found(data: Path, module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module.run(_options(data, "--minutes", "0.001", module=module))
-    kind, trained = ("metadip", "faces σ = 25 (as published)") if module is metadip else ("metasiren", "faces σ = 25")
+    kind, trained = ("metadip", "faces σ = 25") if module is metadip else ("metasiren", "faces σ = 25")
     found = priors.shipped(data.parent / "out")[key(kind, trained)]
     card = priors.load(found).card
     assert card["steps"] >= 1
@@ -240,7 +243,7 @@ def test_a_card_says_which_options_held_when(data: Path) -> None:
     metadip.run(_options(data, "--minutes", "0.001"))
     metadip.run(_options(data, "--minutes", "0.001", "--resume"))
     metadip.run(_options(data, "--minutes", "0.001", "--resume", "--tiles", "2"))
-    command = priors.load(priors.shipped(data.parent / "out")[key("metadip", "faces σ = 25 (as published)")]).card["command"]
+    command = priors.load(priors.shipped(data.parent / "out")[key("metadip", "faces σ = 25")]).card["command"]
     first, second = command.split(" && ")
     assert "--tiles" not in first
     assert "--resume" not in first
@@ -290,6 +293,39 @@ def test_longer_training_is_never_written_over_by_a_run_that_does_not_go_on_from
     write(2)
     metadip.run(_options(data, *words))
     assert priors.card_of(path)["steps"] == 3
+
+
+def test_a_card_names_what_the_start_it_began_from_had_learned_on(data: Path, tmp_path: Path) -> None:
+    metadip.run(_options(data, "--minutes", "0.001"))
+    parent = data.parent / "out" / "metadip-faces.safetensors"
+    prior = priors.load(parent)
+    old, new = "2950 faces of Labeled Faces in the Wild, 128×128", prior.card["data"]
+    assert "note" not in prior.card
+    priors.save(parent, prior.tensors, {**prior.card, "data": old})
+    words = ["--mixed", "--minutes", "0.001", "--state", str(tmp_path / "state" / "mixed")]
+    metadip.run(_options(data, *words, "--begin", str(parent)))
+    for _ in range(2):  # however often it is resumed
+        metadip.run(_options(data, *words, "--resume"))
+        card = priors.card_of(data.parent / "out" / "metadip-mixed.safetensors")
+        assert card["data"] == f"{old}; later {new}, and 180 pictures of BSDS500 (train)"
+        assert "faces 2,901 to 2,902, on which" in card["note"]  # two are held out here
+    readme = (data.parent / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"- **Note**: {card['note']}" in readme
+
+
+def test_a_state_from_before_says_its_data_once(data: Path, tmp_path: Path) -> None:
+    outer, _ = _outer(data, _options(data))
+    own = outer.recipe.card["data"]
+    outer.recipe.card["data"] = f"2950 faces; later {own}"
+    outer.save(tmp_path / "state")
+    about = safe_open(tmp_path / "state", framework="pt").metadata()
+    kept = json.loads(about["state"])
+    del kept["seen"]
+    tensors = load_file(tmp_path / "state")
+    save_file(tensors, tmp_path / "state", {"state": json.dumps(kept)})
+    again, _ = _outer(data, _options(data))
+    again.load(tmp_path / "state")
+    assert again.seen == ["2950 faces", own]
 
 
 def test_missing_data_is_said_in_words(tmp_path: Path) -> None:

@@ -1,5 +1,14 @@
 // Ticks, scales and labels of the curves. Pure: no DOM.
 
+/** How many times as long the longest run may be before the shortest becomes a sliver of a linear axis. */
+const FAR_APART = 5;
+
+/** Whether these lanes solve for so different numbers of iterations. One-shot methods have no curve, and a lane in preparation counts another total. */
+function endFarApart(lanes) {
+  const totals = lanes.filter((lane) => !["preparing", "failed", "refused"].includes(lane.state)).map((lane) => lane.total ?? 0).filter((total) => total > 1);
+  return totals.length > 1 && Math.max(...totals) > FAR_APART * Math.min(...totals);
+}
+
 /** Few round numbers inside [low, high]: steps of 1, 2 or 5 times a power of ten. */
 function linearTicks(low, high, wanted) {
   if (!(high > low)) return [low];

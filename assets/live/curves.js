@@ -15,7 +15,7 @@ function wireCurves(view) {
   const { refs } = view;
   for (const tab of refs.root.querySelectorAll("[data-metric]")) tab.addEventListener("click", () => { view.metric = tab.dataset.metric; view.metricChosen = true; mark(view, "curves"); });
   for (const tab of refs.root.querySelectorAll("[data-axis]")) tab.addEventListener("click", () => setAxis(view, tab.dataset.axis, true));
-  refs.log.addEventListener("click", () => { view.log = !view.log; mark(view, "curves"); });
+  refs.log.addEventListener("click", () => { view.log = !logAxis(view); mark(view, "curves"); });
   const locate = (event) => {
     const geometry = view.geometry;
     if (!geometry) return null;
@@ -54,7 +54,12 @@ function updateTabs(view) {
     tab.setAttribute("aria-pressed", String(tab.dataset.metric === view.metric));
   }
   for (const tab of view.refs.root.querySelectorAll("[data-axis]")) tab.setAttribute("aria-pressed", String(tab.dataset.axis === view.axis));
-  view.refs.log.setAttribute("aria-pressed", String(view.log));
+  view.refs.log.setAttribute("aria-pressed", String(logAxis(view)));
+}
+
+/** Whether the horizontal axis is logarithmic: as a person chose, and until then where the methods end far apart. */
+function logAxis(view) {
+  return view.log ?? (view.axis === "iteration" && endFarApart(view.state.lanes.slice(0, 4)));
 }
 
 /** A method that is through keeps its last estimate: its curve goes on as a thin level line while the others run. */
@@ -79,7 +84,7 @@ function curveGeometry(view, context, width, height) {
   const learned = LEARNED.includes(metric);
   let high = learned ? Math.max(0, ...series.flatMap(({ x }) => x.slice(-1))) : Math.max(timelineEnd(state, axis), ...(axis === "iteration" && state.type === "race" ? lanes.map((lane) => (lane.state === "running" || lane.state === "finished" ? lane.total ?? 0 : 0)) : []), 0);
   if (axis === "seconds") high = Math.max(high, 1);
-  const log = view.log && high > 1 && firsts.length > 0;
+  const log = logAxis(view) && high > 1 && firsts.length > 0;
   const low = log ? Math.max(axis === "iteration" ? 1 : 0.05, Math.min(...firsts) || 0) : 0;
   const x = makeScale(low, Math.max(high, log ? low * 10 : 10), left, right, log, width < 480 ? 4 : 7);
   x.known = high > 0;

@@ -64,7 +64,7 @@ function makeView(element, trigger, server) {
   const refs = Object.fromEntries([...element.querySelectorAll("[data-ref]")].map((node) => [node.dataset.ref, node]));
   const view = {
     element, trigger, server, refs, state: emptyState(), tiles: [], dirty: new Set(), frame: null, undo: [], messages: 0,
-    zoom: { k: 1, cx: 0.5, cy: 0.5 }, wipe: 1, error: false, spread: false, gain: 5, metric: "psnr", metricChosen: false, axis: "iteration", axisChosen: false, log: false,
+    zoom: { k: 1, cx: 0.5, cy: 0.5 }, wipe: 1, error: false, spread: false, gain: 5, metric: "psnr", metricChosen: false, axis: "iteration", axisChosen: false, log: null,
     position: null, hover: null, exact: null, pending: null, notice: "", geometry: null, announcedAt: 0,
   };
   view.listen = (target, type, handler) => {

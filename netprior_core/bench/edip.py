@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=5, help="random starts of DIP, whose median curve counts")
     parser.add_argument("--learning-rates", type=float, nargs="*", default=[1e-4, 1e-3], help="of DIP: each is tried")
     parser.add_argument("--edip-learning-rate", type=float, default=1e-4, help="of EDIP")
-    parser.add_argument("--tv-weight", type=float, default=1e-4, help="γ of both, released: 1e-4, ours: 1e-3")
+    parser.add_argument("--tv-weight", type=float, default=1e-4, help="γ of both, beside the summed misfit; ours: 1e-3")
     parser.add_argument("--pictures", type=int, default=0, help="only so many pictures; 0 takes all")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
 

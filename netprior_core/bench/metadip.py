@@ -6,8 +6,9 @@ import argparse
 import statistics
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ FACES, KODAK, SET5 = "faces/lfw_3000_128x128.zip", "restoration/kodak24.zip", "r
 SLOW, LONG = 6, 1
 HELD_FACES = 50
 READ_AT = (20, 50, 200, 1000)
-WORST = 5
+#: A picture is useful from this many decibels below the one after 50 iterations on.
+USEFUL = 2.0
+#: How many of the worst results of each of these methods are named, and drawn when a folder is given.
+WORST, RANKED = 5, ("MetaDIP", "MetaDIP, mixed")
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dense", action="store_true", help="also the exact dense A beside the structured one, two images at 64×64"
     )
-    parser.add_argument("--worst", type=Path, help="folder for pictures of MetaDIP's worst results on natural patches")
+    parser.add_argument("--worst", type=Path, help="folder for pictures of MetaDIP's worst results, which are run again for it")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
 
 
 Pictures = dict[str, list[tuple[str, torch.Tensor]]]
+Row = dict[str, Any]
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
@@ -94,7 +99,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
     length = 50 if options.quick else 1000
     print(f"noise σ of 255 on each measurement, one draw of A and noise per picture; {CONVENTION}")
     columns = [c for c in COLUMNS if c.name in options.columns][:: 3 if options.quick else 1]
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
+    again: dict[str, Callable[[], torch.Tensor]] = {}
     for column in columns:
         for kind, some in pictures.items():
             for i, (name, truth) in enumerate(some):
@@ -109,17 +115,16 @@ def run(options: argparse.Namespace, report: Report) -> None:
                         if (refused := method.accepts(problem)) is not None:
                             print(f"{label} left out: {refused}")
                             continue
-                        measured, estimate = _measure(method, problem, truth)
+                        measured = _measure(method, problem, truth)
                         row = report.row(key, column=column.name, pictures=kind, image=name, method=label, **measured)
-                        _keep(options.worst, key, estimate, truth, kind, label)
                     rows.append(row)
+                    again[key] = partial(_beside, column, truth.to(device), i, method)
     if options.dense:
         _dense(report, columns, pictures, device)
     for table in sorted({c.table for c in columns}):
         _table(report, table, [c for c in columns if c.table == table], rows)
-    patches = [r for r in rows if r["method"] == "MetaDIP" and r["pictures"] == "patches"]
-    for row in sorted(patches, key=lambda r: r["at_50"] or 0.0)[:WORST]:
-        report.row(worst=row["image"], column=row["column"], at_50=row["at_50"])
+    for title in RANKED:
+        _name_worst(report, [r for r in rows if r["method"] == title], again, options.worst)
 
 
 def _methods(slow: int, length: int) -> Iterator[tuple[str, DeepImagePrior | MetaDIP | MetaSIREN]]:
@@ -152,15 +157,19 @@ def _problem(operator: Any, sigma: float, truth: torch.Tensor, index: int) -> tu
     return Problem(y, model, operator, noise, model.noise_std(noise, y), shape), truth
 
 
-def _measure(method: Method, problem: Problem, truth: torch.Tensor) -> tuple[dict[str, Any], torch.Tensor]:
-    """PSNR of what would be returned (and of the raw output) at READ_AT, the best of every tenth step, seconds at READ_AT."""
-    found: dict[str, Any] = {f"{name}_{k}": None for name in ("at", "raw", "seconds") for k in READ_AT}
-    best, first_useful, seconds = -1.0, None, 0.0
+def _measure(method: Method, problem: Problem, truth: torch.Tensor) -> Row:
+    """PSNR of what would be returned (and of the raw output) at READ_AT, the best of every tenth step, seconds at READ_AT.
+
+    ``useful_seconds`` passed before a learned start first came within USEFUL dB of its own picture after 50 iterations, however
+    long the run went on; None for a random start, whose picture after 50 is of no use.
+    """
+    found: Row = {f"{name}_{k}": None for name in ("at", "raw", "seconds") for k in READ_AT}
+    best, seconds = -1.0, 0.0
     curve: list[tuple[float, float]] = []
     stream, start = method.solve(problem, seeds=[0]), time.perf_counter()
-    kept = truth
     for step in stream:
-        if problem.device.type != "cpu" and step.iteration in READ_AT:
+        looked_at = step.iteration <= 50 or step.iteration % 10 == 0
+        if problem.device.type != "cpu" and looked_at:  # or the device's work would be waited for below, where no time is counted
             torch.accelerator.synchronize()
         seconds += time.perf_counter() - start
         if step.stage == "solve" and step.estimate is not None and step.output is not None:
@@ -168,15 +177,22 @@ def _measure(method: Method, problem: Problem, truth: torch.Tensor) -> tuple[dic
                 found[f"at_{step.iteration}"] = psnr(step.estimate, truth).item()
                 found[f"raw_{step.iteration}"] = psnr(step.output, truth).item()
                 found[f"seconds_{step.iteration}"] = seconds
-                kept = step.estimate.clone() if step.iteration <= 50 else kept
-            if step.iteration % 10 == 0 or step.iteration <= 50:
+            if looked_at:
                 value = psnr(step.estimate, truth).item()
                 best = max(best, value)
                 curve.append((seconds, value))
         start = time.perf_counter()
-    final = curve[-1][1]
-    first_useful = next(at for at, value in curve if value >= final - 2)
-    return {**found, "best": best, "final": final, "useful_after": first_useful, "seconds": seconds}, kept
+    useful, level = None, found["at_50"]
+    if getattr(method, "start", "random") != "random" and level is not None:
+        useful = next(at for at, value in curve if value >= level - USEFUL)
+    return {**found, "best": best, "final": curve[-1][1], "useful_seconds": useful, "seconds": seconds}
+
+
+def _useful(row: Row) -> float | None:
+    """Seconds to the first useful picture. Older rows count from the picture at the end: the same only where that was after 50."""
+    if "useful_seconds" not in row and row["method"] in ("MetaDIP", "MetaDIP, mixed", "MetaSIREN") and row["at_200"] is None:
+        return row.get("useful_after")
+    return row.get("useful_seconds")
 
 
 def _dense(report: Report, columns: list[Column], pictures: Pictures, device: torch.device) -> None:
@@ -188,11 +204,11 @@ def _dense(report: Report, columns: list[Column], pictures: Pictures, device: to
                 if report.cached(key) is None:
                     small = truth[..., 32:96, 32:96].to(device) if truth.shape[-1] == 128 else truth.to(device)
                     problem, small = _problem(column.build(matrix), column.sigma, small, 0)
-                    measured, _ = _measure(MetaDIP(), problem, small)
+                    measured = _measure(MetaDIP(), problem, small)
                     report.row(key, check=matrix, column=column.name, image=name, at_50=measured["at_50"])
 
 
-def _table(report: Report, table: int, columns: list[Column], rows: list[dict[str, Any]]) -> None:
+def _table(report: Report, table: int, columns: list[Column], rows: list[Row]) -> None:
     """Means laid out as in the paper: a line for each method, faces and patches of each column, seconds; the published beside."""
     lines: tuple[tuple[str, str, str], ...] = (
         ("DIP (1000)", "DIP", "at_1000"),
@@ -210,8 +226,9 @@ def _table(report: Report, table: int, columns: list[Column], rows: list[dict[st
     )
     slow = {(r["column"], r["pictures"], r["image"]) for r in rows if r["method"] == "DIP"}
     for line, method, value in lines:
-        means: dict[str, Any] = {}
+        means: Row = {}
         seconds: list[float] = []
+        useful: list[float] = []
         for column in columns:
             for kind in ("faces", "patches"):
                 some = [r for r in rows if r["method"] == method and r["column"] == column.name and r["pictures"] == kind]
@@ -226,8 +243,43 @@ def _table(report: Report, table: int, columns: list[Column], rows: list[dict[st
                     means[f"{name}, published"] = published[kind != "faces"]
                 at = value.rsplit("_", 1)[-1]
                 seconds += [r[f"seconds_{at}"] if at.isdigit() else r["seconds"] for r in both]
+                useful += [found for r in some if value == "at_50" and (found := _useful(r)) is not None]
         if seconds:
-            report.row(table=table, method=line, **means, seconds=round(statistics.fmean(seconds), 2))
+            times = {"useful, s": statistics.fmean(useful), "useful at the latest, s": max(useful)} if useful else {}
+            times["finished, s"] = statistics.fmean(seconds)
+            means |= {name: round(value, 2) for name, value in times.items()}
+            report.row(table=table, method=line, **means)
+
+
+def _name_worst(report: Report, rows: list[Row], again: dict[str, Callable[[], torch.Tensor]], folder: Path | None) -> None:
+    """The results furthest below the mean of their column and kind of picture, of one method; run again for a PNG in ``folder``.
+
+    Columns differ in difficulty by more than pictures do, so PSNR itself would only find the hardest column.
+    """
+    rows = [r for r in rows if r["at_50"] is not None]
+    groups: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        groups.setdefault((row["column"], row["pictures"]), []).append(row["at_50"])
+    below = {row["key"]: row["at_50"] - statistics.fmean(groups[row["column"], row["pictures"]]) for row in rows}
+    for row in sorted(rows, key=lambda r: below[r["key"]])[:WORST]:
+        about = {name: row[name] for name in ("method", "column", "pictures", "at_50")}
+        report.row(worst=row["image"], **about, against_mean=round(below[row["key"]], 2))
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            safe = "".join(c if c.isalnum() else "-" for c in row["key"])
+            to_pil(again[row["key"]]().clamp(0, 1).cpu()).save(folder / f"{safe}.png")
+
+
+def _beside(column: Column, truth: torch.Tensor, index: int, method: Method) -> torch.Tensor:
+    """The estimate after 50 iterations, or at the end of a shorter run, beside the truth ``(C, H, 2W)``."""
+    problem, truth = _problem(column.build(), column.sigma, truth, index)
+    estimate = truth
+    for step in method.solve(problem, seeds=[0]):
+        if step.stage == "solve" and step.estimate is not None:
+            estimate = step.estimate.clone()
+            if step.iteration == 50:
+                break
+    return torch.cat([estimate, truth], dim=-1)[0]
 
 
 def _pictures(data: Path | None, count: int, side: int) -> Pictures:
@@ -256,12 +308,3 @@ def _quick_pictures() -> Pictures:
     return {
         kind: [(name, examples.get(name).targets(size=32)[:1])] for kind, name in (("faces", "portrait"), ("patches", "coffee"))
     }
-
-
-def _keep(folder: Path | None, key: str, estimate: torch.Tensor, truth: torch.Tensor, kind: str, label: str) -> None:
-    """The estimate beside the truth as a PNG, for natural patches."""
-    if folder is None or kind != "patches" or label != "MetaDIP":
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    safe = "".join(c if c.isalnum() else "-" for c in key)
-    to_pil(torch.cat([estimate, truth], dim=-1)[0].clamp(0, 1).cpu()).save(folder / f"{safe}.png")

@@ -14,13 +14,19 @@ from netprior_core import priors
 from netprior_core.compute import Precision, choose, precision_setting
 from netprior_core.methods._common import due, finite, signed_misfit, total_variation
 from netprior_core.methods._learned_regularisation import Form, Regulariser, Statistics, estimate, layers_of
+from netprior_core.methods._shots import NAMES, Pretrained
+from netprior_core.methods._start import start_setting
 from netprior_core.methods.base import Method
+from netprior_core.methods.lowshot import LowShot
 from netprior_core.networks.dcgan import DCGAN, Layers
 from netprior_core.networks.seeded import Scheme, seeded
 from netprior_core.problem import Problem, Step, to_unit
 from netprior_core.settings import setting
 
+Start = Literal["random", "low-shot"]
+
 _LOW_SHOT = {"layers": "dcgan", "last_k": 1}
+_PAIR = {**_LOW_SHOT, "iterations": 500, "channels": 32}
 _RELEASED = {"last_k": 51, "select_by": "total loss", "first_weights": "released"}
 _LEARNED = {**_RELEASED, "regularisation": "released"}
 
@@ -71,6 +77,12 @@ class CSDIP(Method):
     the measurements at 100 (MSE 8 times as large in a trial at 64×64, m = 500), "learned, mild" does not.
     The networks learned from are those of the iterate that would be returned (the released code takes the one nearest to the
     truth, which is not known here). Statistics are kept on disk: a second run starts solving at once.
+
+    With layers "dcgan" this is the generator of low-shot priors, so that the weights can start from one, and z be a draw from the
+    Gaussian of its examples' latents; all else stays as it is, BatchNorm included, which normalises by the picture itself. Presets
+    "low-shot start" and "untrained, as a control" are the pair that shows what the examples are worth. From ten CelebA faces (ℓ2),
+    mean of six others at 64×64, σ = 1: 19.2 → 20.8 dB at m/n = 0.05, 26.2 → 27.4 dB at 0.25, medians of the gains 0.8 and 0.7 dB:
+    the means owe most to one face on which the untrained network fails (15.2 → 21.1, 21.8 → 26.8 dB).
     """
 
     title: ClassVar[str] = "CS-DIP"
@@ -94,11 +106,20 @@ class CSDIP(Method):
         "low-shot paper's baseline, m/n ≤ 0.025": {**_LOW_SHOT, "iterations": 350},
         "low-shot paper's baseline, m/n ≤ 0.5": {**_LOW_SHOT, "iterations": 500},
         "low-shot paper's baseline, m/n > 0.5": {**_LOW_SHOT, "iterations": 1000},
+        "low-shot start": {**_PAIR, "start": "low-shot"},
+        "untrained, as a control": _PAIR,
     }
 
     kind: Literal["cs-dip"] = "cs-dip"
+    start: Start = start_setting("random", "random", "low-shot")
+    prior: str = setting(
+        "",
+        "For a low-shot start: a prior that was learned before, in place of your examples.",
+        max_length=80,
+        widget="prior",
+    )
     iterations: int = setting(1000, "Steps of RMSprop in each restart.", ge=1, le=50_000, main=True, log=True)
-    learning_rate: float = setting(1e-3, "Step size of RMSprop.", ge=1e-6, le=1.0, main=True, log=True)
+    learning_rate: float = setting(1e-3, "Step size of RMSprop.", ge=1e-6, le=1.0, log=True)
     momentum: float = setting(0.9, "Momentum of RMSprop.", ge=0, le=0.999)
     warm_up: int = setting(
         0, "Iterations in which the step size rises to its full value; 0, as published: at once.", ge=0, le=50_000, log=True
@@ -109,7 +130,9 @@ class CSDIP(Method):
     restarts: int = setting(1, "Independent initialisations tried one after the other; the best fit is kept.", ge=1, le=20)
     latent: int = setting(128, "Length of the fixed latent z.", ge=1, le=512)
     channels: int = setting(64, "Width of the generator (of its last layer, for DCGAN's).", ge=4, le=128, label="Width")
-    layers: Layers = setting("cs-dip", "cs-dip: equal widths, 6×6 kernels, as released. dcgan: widths halving, 4×4 kernels.")
+    layers: Layers = setting(
+        "cs-dip", "cs-dip: equal widths, 6×6 kernels, as released. dcgan: widths halving, 4×4 kernels, as for low-shot priors."
+    )
     first_weights: Literal["gaussian", "released"] = setting(
         "gaussian", "gaussian: N(0, 0.02²). released: PyTorch's defaults of 2018, with BatchNorm scales drawn from U(0, 1)."
     )
@@ -126,6 +149,8 @@ class CSDIP(Method):
     precision: Precision = precision_setting()
 
     def accepts(self, problem: Problem) -> str | None:
+        if self.start == "low-shot":
+            return self._cannot_start(problem)
         if self.regularisation == "none":
             return super().accepts(problem)
         if problem.shots is None or len(problem.shots) == 0:
@@ -134,6 +159,41 @@ class CSDIP(Method):
             have, want = ("×".join(map(str, s)) for s in (problem.shots.shape[1:], problem.shape))
             return f"{self.title}: the examples are {have} and the image is {want}. Make them the same size."
         return None
+
+    def _cannot_start(self, problem: Problem) -> str | None:
+        """Why there is no low-shot start for these settings, or None."""
+        if self.layers != "dcgan":
+            return (
+                f"{self.title}: a low-shot prior is another network. Set layers to dcgan, or choose the settings “low-shot start”."
+            )
+        if self.regularisation != "none":
+            return f"{self.title}: learned regularisation is of weights that start at random. Choose one of the two."
+        low_shot = LowShot(**self._network_settings())
+        if (reason := low_shot.accepts(problem)) is not None:
+            return f"{self.title}, low-shot start: {reason.removeprefix(f'{low_shot.title}: ')}"
+        known = low_shot.learned(None, problem.shape) if self.prior else None
+        if known is None:  # of the examples, and of this network
+            return None
+        title, latent = priors.title_of(self.prior), known.latents.shape[1]
+        if known.layers != "dcgan":
+            return f"{self.title}: the prior {title} is an {NAMES[known.layers or 'dcgan']}, not a DCGAN. Choose another one."
+        if (known.channels, latent) != (self.channels, self.latent):
+            return (
+                f"{self.title}: the prior {title} has width {known.channels} and latents of {latent}, these settings "
+                f"{self.channels} and {self.latent}. Make them the same, or choose another prior."
+            )
+        return None
+
+    def _network_settings(self) -> dict[str, Any]:
+        """What low-shot learning has to know of the network."""
+        return {"prior": self.prior, "latent": self.latent, "channels": self.channels, "precision": self.precision}
+
+    def _low_shot(self, problem: Problem) -> LowShot:
+        """Whose prior is the start: the chosen one, the shipped one of these examples where it is of this network, or its own."""
+        usual, shipped = LowShot(**self._network_settings()), LowShot.preset("shipped", **self._network_settings())
+        if self.prior or usual.learned(problem.shots, problem.shape) is not None:
+            return usual
+        return usual if shipped.learned(problem.shots, problem.shape) is None else shipped
 
     def suited(self, operator: Any) -> CSDIP:
         if self.layers != "dcgan":
@@ -149,7 +209,8 @@ class CSDIP(Method):
                 "precision",
             )
             return type(self)(**{name: getattr(self, name) for name in names})
-        return type(self).preset(baseline_for(_share(operator)), precision=self.precision, channels=self.channels)
+        kept = ("precision", "channels", *(("start", "prior", "latent") if self.start == "low-shot" else ()))
+        return type(self).preset(baseline_for(_share(operator)), **{name: getattr(self, name) for name in kept})
 
     def key(self, problem: Problem) -> str:
         """Of the learned statistics: a hash of the shots, the operator, the noise and all settings that they depend on."""
@@ -159,7 +220,9 @@ class CSDIP(Method):
         kinds = {"operator": problem.operator.model_dump(mode="json"), "noise": problem.noise.model_dump(mode="json")}
         return priors.key_of(problem.shots, recipe=RECIPE, method=self.kind, **kinds, **values)
 
-    def _prepare(self, problem: Problem, seed: int) -> Generator[Step, None, Statistics | None]:
+    def _prepare(self, problem: Problem, seed: int) -> Generator[Step, None, Statistics | Pretrained | None]:
+        if self.start == "low-shot":
+            return (yield from self._low_shot(problem)._prepare(problem, seed))
         if self.regularisation == "none":
             return None
         key = self.key(problem)
@@ -210,11 +273,16 @@ class CSDIP(Method):
         generator = torch.Generator().manual_seed(seed)
         total = self.iterations * self.restarts
         kept: _Best | None = None
+        learned = prepared if isinstance(prepared, Statistics) else None
         for restart in range(self.restarts):
             phase = f"restart {restart + 1} of {self.restarts}" if self.restarts > 1 else ""
             best = _Best(self.last_k, before=kept)
             network = self._network(problem, generator)
-            for i, output, loss, misfit in self._fit(problem, network, generator, prepared):
+            z = None
+            if isinstance(prepared, Pretrained):
+                network.load_state_dict(prepared.weights)
+                z = prepared.sample(generator)
+            for i, output, loss, misfit in self._fit(problem, network, generator, learned, z):
                 iteration = restart * self.iterations + i
                 best.add(iteration, output, self._score(loss, misfit), misfit)
                 step = Step(iteration, total, "solve", output, best.estimate(), loss, phase)
@@ -233,10 +301,16 @@ class CSDIP(Method):
         return choose(self.precision, problem.device).module(seeded(build, generator, scheme=scheme))
 
     def _fit(
-        self, problem: Problem, network: DCGAN, generator: torch.Generator, learned: Statistics | None = None
+        self,
+        problem: Problem,
+        network: DCGAN,
+        generator: torch.Generator,
+        learned: Statistics | None = None,
+        z: torch.Tensor | None = None,
     ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """One restart: iteration, output in [0, 1], total loss (1,), measurement loss (1,)."""
-        z = choose(self.precision, problem.device).activations(torch.randn((1, self.latent), generator=generator))
+        """One restart from ``z`` (1, latent), else a draw: iteration, output in [0, 1], total loss (1,), measurement loss (1,)."""
+        z = torch.randn((1, self.latent), generator=generator) if z is None else z
+        z = choose(self.precision, problem.device).activations(z)
         rmsprop = torch.optim.RMSprop(network.parameters(), lr=self.learning_rate, momentum=self.momentum)
         regulariser = None
         if learned is not None and self.regularisation != "none" and self.regularisation_weight:

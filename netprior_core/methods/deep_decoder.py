@@ -35,7 +35,7 @@ class UntrainedDeepDecoder(Method):
     The released code multiplies the jitter by 0.7 before the first iteration (0.015 means 0.0105); so is it done here. With jitter
     the estimate is drawn without it from the weights kept, every ten iterations. On small images there are fewer upsamplings,
     so that the input keeps 4×4 pixels. The released code keeps the weights *after* the step whose loss was least; here the ones
-    that had this loss.
+    that had this loss. There is no start to choose: no weights were learned for this network.
     """
 
     title: ClassVar[str] = "Deep Decoder"

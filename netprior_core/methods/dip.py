@@ -32,7 +32,7 @@ class DeepImagePrior(Method):
     there the settings are those of the vanilla baseline of MetaDIP (1000 iterations with jitter and averaging).
 
     There is no "start from": a learned start is one of a certain network, and none was learned for this one. The methods that
-    have one (MetaDIP, Educated DIP, low-shot) show the same run without it.
+    have one (MetaDIP, Educated DIP, low-shot, CS-DIP) show the same run without it.
     """
 
     title: ClassVar[str] = "DIP"

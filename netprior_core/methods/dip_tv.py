@@ -38,6 +38,8 @@ class DIPTV(Method):
     papers tune it for each task; their values could not be checked): a 64×64 colour crop with σ = 25 and a width of 32 ended
     at 25.94 dB with 0.02, at 25.67 with 0.05 and at 25.51 without TV after 1200 iterations. u is updated at every step: between
     updates u holds ∇f at its own past; ten steps in between cost 0.4 to 1 dB after 800 iterations (width 16).
+
+    There is no start to choose: no weights were learned for this network, which is DIP's.
     """
 
     title: ClassVar[str] = "DIP + TV"

@@ -13,8 +13,10 @@ _INTRODUCTION = """# Shipped priors
 
 Small networks that let the examples start at once. Every file is safetensors (no pickle), stored in half precision; its header
 holds the card shown here. NetPrior finds a file by its key, a hash of the training images and of every setting that the weights
-depend on, so a file may be missing or deleted: what it held is then learned live. Each can be made again with the command in its
-card.
+depend on. A low-shot prior of an embedded set (coins, digits, faces, histology, phantoms) may be missing: its examples are then
+learned live. Without one of the other files, what starts from it (MetaDIP, Educated DIP, the neural denoiser, the generators and
+their projectors, the low-shot priors chosen by name) says in words that it cannot run. Each can be made again with the command in
+its card.
 
 PSNR in dB: images in [0, 1], estimate clipped, peak 1, mean squared error over all pixels and channels.
 """
@@ -44,6 +46,7 @@ def write_readme(folder: Path) -> Path:
             "Network": f"{card.get('network')}, images {'×'.join(map(str, card.get('shape', [])))}, {size:.2f} MiB",
             "Trained on": card.get("data"),
             "Examples": _mirrored(card),
+            "Note": card.get("note"),
             "Terms": card.get("terms"),
             "Loss": card.get("loss"),
             "Beside the paper": _published(card),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from netprior_core import priors
 from netprior_core.compute import Compute
-from netprior_core.errors import InvalidSettings, NetPriorError
+from netprior_core.errors import InvalidSettings, MissingPrior, NetPriorError
 
 
 class Resumable(Protocol):
@@ -46,6 +48,22 @@ def train(trainer: Resumable, options: argparse.Namespace, keep: Callable[[], No
             keep()
             saved = time.perf_counter()
     keep()
+
+
+def may_write(path: Path, owns: str, steps: int) -> bool:
+    """Whether a run of so many steps may write the weights in ``path``: not over longer training that it does not go on from.
+
+    ``owns`` is the file that the run wrote before, resolved, or "".
+    """
+    with contextlib.suppress(MissingPrior):
+        there = re.match(r"\d+", str(priors.card_of(path).get("steps")))  # the card of a run that was cut short says so after it
+        return owns == str(path.resolve()) or there is None or int(there.group()) <= steps
+    return True
+
+
+def left_alone(path: Path) -> str:
+    """What a run says that may not write."""
+    return f"{path.name} is left alone: it has more steps than this run. Or take another --out."
 
 
 def keep_state(path: Path, modules: Mapping[str, torch.nn.Module], adam: torch.optim.Optimizer, about: Mapping[str, Any]) -> None:

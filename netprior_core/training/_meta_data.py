@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ FACES, NATURAL = "faces/lfw_3000_128x128.zip", "restoration/bsds500_train_200.zi
 FACES_HELD, NATURAL_HELD = 50, 20
 #: Added to the seeds of held-out measurements, so that none has the draw of a training task.
 HELD_SEED = 10**7
+#: Between the data of one stretch of a training and of the next, in a card.
+LATER = "; later "
 VALIDATED_AT = (0, 5, 10, 20, 50)
 
 #: Operators of mixed tasks, with how their settings are drawn from two numbers in [0, 1). Deblurring is left out: it is the
@@ -139,6 +142,26 @@ class Tasks:
             for kind, pictures in self.held.items()
             for some in [pictures[:: max(1, len(pictures) // count)][:count]]
         }
+
+
+def in_order(some: Sequence[str]) -> list[str]:
+    """What was learned on, stretch after stretch, where it changed."""
+    return [one for i, one in enumerate(some) if i == 0 or one != some[i - 1]]
+
+
+def seen_before(data: str) -> str:
+    """What a card says when its figures on faces are of faces that an earlier stretch had learned on; empty when they are not.
+
+    The faces are always the first so many, and a stretch is validated on the FACES_HELD after its own.
+    """
+    faces = [int(count) for count in re.findall(r"(\d+) faces", data)]
+    if not faces or max(faces) == faces[-1]:
+        return ""
+    last = min(max(faces), faces[-1] + FACES_HELD)
+    return (
+        f"the figures on faces are of faces {faces[-1] + 1:,} to {last:,}, on which the start that this training went on from had "
+        "already learned"
+    )
 
 
 def mean_psnr(pictures: Sequence[torch.Tensor], cleans: Sequence[torch.Tensor]) -> float:

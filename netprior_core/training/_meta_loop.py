@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import time
@@ -19,13 +18,13 @@ from safetensors.torch import save_file
 from netprior_core import priors
 from netprior_core.compute import choose
 from netprior_core.device import pick_device
-from netprior_core.errors import InvalidSettings, MissingPrior
+from netprior_core.errors import InvalidSettings
 from netprior_core.methods.metadip import LEARNED_STEPS, MOMENTUM, RECIPE, TV_WEIGHT, Fit, inner_step, key
 from netprior_core.networks.metadip import picture
 from netprior_core.training._cards import write_readme
-from netprior_core.training._loop import readable
+from netprior_core.training._loop import left_alone, may_write, readable
 from netprior_core.training._meta import Task, clipped, drawing, through
-from netprior_core.training._meta_data import VALIDATED_AT, Measured, Tasks, mean_psnr
+from netprior_core.training._meta_data import LATER, VALIDATED_AT, Measured, Tasks, in_order, mean_psnr, seen_before
 
 #: Weight of the past in the average of outer iterates, which is what is validated and shipped.
 AVERAGING = 0.98
@@ -109,6 +108,8 @@ class Outer:
         self.done, self.seconds, self.history = 0, 0.0, []  # type: ignore[var-annotated]
         self.begun = False  # from learned weights, for which the whole inner loop is not too long
         self.file = options.out / recipe.file
+        #: What was learned on, in order: of the checkpoint that the run begins from, too.
+        self.seen: list[str] = [recipe.card["data"]]
         self.owns = ""  # the file of weights that this run wrote or goes on from, and may write over
         #: Options of every stretch of the training, with the seconds after which it began.
         self.stretches: list[tuple[float, str]] = []
@@ -198,7 +199,7 @@ class Outer:
             for name, value in self.adam.state.get(parameter, {}).items():
                 tensors[f"adam.{i}.{name}"] = torch.as_tensor(value)
         about = {"done": self.done, "seconds": self.seconds, "history": self.history, "card": self.recipe.card}
-        about |= {"stretches": self.stretches, "begun": self.begun, "owns": self.owns}
+        about |= {"stretches": self.stretches, "begun": self.begun, "owns": self.owns, "seen": self.seen}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(about)})
@@ -214,8 +215,6 @@ class Outer:
             card = self.recipe.card
             if {**about["card"], "data": card["data"]} != card:
                 raise InvalidSettings(f"The training state {path.name} is of another network: {about['card']}.")
-            if about["card"]["data"] != card["data"]:  # what held-out pictures are may have changed in between
-                card["data"] = f"{about['card']['data']}; later {card['data']}"
             for i, parameter in enumerate([*self.weights, self.log_rates]):
                 parameter.copy_(file.get_tensor(f"weight.{i}"))
                 self.average[i].copy_(file.get_tensor(f"average.{i}"))
@@ -224,6 +223,8 @@ class Outer:
                 state = {n: file.get_tensor(f"adam.{i}.{n}") for n in ("step", "exp_avg", "exp_avg_sq") if f"adam.{i}.{n}" in names}
                 if state:
                     self.adam.state[parameter] = {n: v if n == "step" else v.to(parameter) for n, v in state.items()}
+        # What held-out pictures are may have changed in between.
+        self.seen = in_order([*about.get("seen", about["card"]["data"].split(LATER)), card["data"]])
         self.done, self.seconds, self.history = about["done"], about["seconds"], about["history"]
         self.stretches = [(begun, words) for begun, words in about.get("stretches", [(0.0, "")])]
         self.begun = about.get("begun", any("--begin" in words for _, words in self.stretches))
@@ -239,6 +240,7 @@ class Outer:
         if prior.tensors["rates"].shape != self.log_rates.shape:
             raise InvalidSettings(f"{path.name} has other learned rates than this network.")
         self.begun, self.owns = True, str(self.file.resolve())
+        self.seen = in_order([*str(prior.card.get("data", "what its card does not say")).split(LATER), *self.seen])
         self.log_rates.copy_(prior.tensors["rates"])
         torch._foreach_copy_(self.average, [*self.weights, self.log_rates])
 
@@ -247,13 +249,10 @@ class Outer:
 
     def may_ship(self) -> bool:
         """Whether the file of these weights may be written: not over longer training that this run does not go on from."""
-        path = str(self.file.resolve())
-        with contextlib.suppress(MissingPrior):
-            steps = priors.card_of(self.file).get("steps")
-            if self.owns != path and isinstance(steps, int) and steps > self.done:
-                return False
-        self.owns = path
-        return True
+        may = may_write(self.file, self.owns, self.done)
+        if may:
+            self.owns = str(self.file.resolve())
+        return may
 
     def ship(self) -> Path:
         """Write the averaged start with its card, and the folder's README."""
@@ -266,8 +265,11 @@ class Outer:
             f"{name}, PSNR after {' / '.join(map(str, curve))} steps": " / ".join(f"{v:.2f}" for v in curve.values())
             for name, curve in last.get("psnr", {}).items()
         }
+        data = LATER.join(self.seen)
         card = {
             **recipe.card,
+            "data": data,
+            **({"note": note} if (note := seen_before(data)) else {}),
             "shape": [3, options.size, options.size],
             "steps": self.done,
             "seed": options.seed,
@@ -343,7 +345,7 @@ def train(recipe: Recipe, tasks: Tasks, options: argparse.Namespace) -> Outer:
                     outer.ship()
                 elif not said:
                     said = True
-                    print(f"{recipe.file} is left alone: it has more steps than this run. Or take another --out.", flush=True)
+                    print(left_alone(outer.file), flush=True)
             if outer.seconds >= limit:
                 return outer
         start = time.perf_counter()

@@ -24,7 +24,7 @@ from netprior_core.networks.edip import EducatedUNet
 from netprior_core.networks.seeded import seeded
 from netprior_core.training._cards import thinned, write_readme
 from netprior_core.training._edip_pairs import Pairs, Patches, Phantoms
-from netprior_core.training._loop import keep_state, load_state, train
+from netprior_core.training._loop import keep_state, left_alone, load_state, may_write, train
 
 SUMMARY = "pre-train Educated DIP on generated phantoms or on patches and write checkpoints/edip-TASK.safetensors"
 
@@ -61,12 +61,19 @@ def run(options: argparse.Namespace) -> None:
 def _keep(trainer: Trainer, options: argparse.Namespace) -> None:
     found = trainer.validate()
     print(f"step {trainer.step} of {trainer.steps}, {trainer.seconds / 60:.1f} min: {found}", flush=True)
+    path = options.out / f"edip-{options.task}.safetensors"
+    may = may_write(path, trainer.owns, trainer.step)
+    if may:
+        trainer.owns = str(path.resolve())
     if options.resume is not None:
         trainer.keep(options.resume)
+    if not may:
+        print(left_alone(path), flush=True)
+        return
     data = " --data DIR" if options.task == "patches" else ""
     rate = f" --learning-rate {trainer.learning_rate:g} --seed {trainer.seed} --minutes 600"
     command = f"python -m netprior_core train edip --task {options.task}{data} --steps {trainer.steps}{rate}"
-    priors.save(options.out / f"edip-{options.task}.safetensors", trainer.tensors(), trainer.card(command))
+    priors.save(path, trainer.tensors(), trainer.card(command))
     write_readme(options.out)
 
 
@@ -93,6 +100,7 @@ class Trainer:
         self.network = self.compute.module(seeded(lambda: EducatedUNet(**self.settings), seed))
         self.adam = torch.optim.Adam(self.network.parameters(), lr=learning_rate, fused=True)
         self.step, self.seconds = 0, 0.0
+        self.owns = ""  # the file of weights that this run wrote or goes on from, and may write over
         self.curve: list[list[float]] = []
         self.metrics: dict[str, Any] = {}
         self._validation: dict[str, Pairs] | None = None
@@ -166,13 +174,14 @@ class Trainer:
 
     def keep(self, path: Path) -> None:
         """Write the state, all or nothing."""
-        about = {**self._identity(), "step": self.step, "seconds": self.seconds, "curve": self.curve}
+        about = {**self._identity(), "step": self.step, "seconds": self.seconds, "curve": self.curve, "owns": self.owns}
         keep_state(path, {"network": self.network}, self.adam, about)
 
     def resume(self, path: Path) -> None:
         """Go on from a state. Raises InvalidSettings when it is not one, or of another task, seed or network."""
         about = load_state(path, {"network": self.network}, self.adam, self.compute, self._identity())
         self.step, self.seconds, self.curve = about["step"], about["seconds"], about["curve"]
+        self.owns = about.get("owns", "")
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""

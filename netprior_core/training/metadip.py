@@ -1,4 +1,4 @@
-"""MetaDIP's start: meta-learned on denoising faces as published, or on mixed tasks."""
+"""MetaDIP's start: meta-learned on denoising faces after the published recipe, or on mixed tasks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def recipe(widths: list[int], noise: int, skip: int, mixed: bool, seed: int, *, 
 
     return Recipe(
         "metadip",
-        "mixed" if mixed else "faces σ = 25 (as published)",
+        "mixed" if mixed else "faces σ = 25",
         f"metadip-{'mixed' if mixed else 'faces'}.safetensors",
         network,
         z,

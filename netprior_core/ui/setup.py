@@ -97,7 +97,9 @@ def prior_choices(kind: str, chosen: str, learned: Sequence[str] = ()) -> list[t
     """
     few = ("lowshot-*.safetensors",)
     unasked, patterns = (
-        ("learn from the examples", few) if kind == "low-shot" else ("the GAN for this size", ("gan-*.safetensors", *few))
+        ("learn from the examples", few)
+        if kind in ("low-shot", "cs-dip")
+        else ("the GAN for this size", ("gan-*.safetensors", *few))
     )
     found = [(unasked, "")]
     for path in (path for pattern in patterns for path in sorted(priors.CHECKPOINTS.glob(pattern))):

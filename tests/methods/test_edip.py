@@ -63,6 +63,12 @@ def test_the_objective_is_misfit_plus_variation_summed(folder: Path, make_proble
     torch.testing.assert_close(step.objective[0], misfit + 0.3 * total_variation(step.output))
 
 
+def test_the_control_is_ours_but_for_its_start() -> None:
+    control = EducatedDIP.preset("untrained, as a control")
+    assert control == EducatedDIP.preset("ours", start="random")
+    assert control.suited(Operator.registry["tomography"]()) == control
+
+
 def test_the_iterate_of_least_objective_is_returned(folder: Path, make_problem: Make) -> None:
     problem, _ = make_problem("inpainting")
     method = EducatedDIP(iterations=40, learning_rate=0.3, clip=1e6)  # too fast: the objective goes up and down

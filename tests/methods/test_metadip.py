@@ -11,6 +11,7 @@ import torch
 
 from netprior_core import priors
 from netprior_core.errors import Unsolvable
+from netprior_core.methods.base import Method
 from netprior_core.methods.metadip import MetaDIP, MetaSIREN, descend, gain, inner_step, key, shipped, unet
 from netprior_core.metrics import psnr
 from netprior_core.networks.metadip import noise_map, picture
@@ -97,7 +98,7 @@ def test_after_the_learned_steps_the_last_rates_are_held(make_problem: Make, mon
     monkeypatch.setitem(descend.__globals__, "inner_step", spy)
     problem, _ = make_problem("denoising")
     _last(MetaDIP(iterations=24), problem)
-    wanted = shipped("metadip", "faces σ = 25 (as published)").tensors["rates"].exp()
+    wanted = shipped("metadip", "faces σ = 25").tensors["rates"].exp()
     torch.testing.assert_close(torch.tensor(used[:20]), wanted)
     torch.testing.assert_close(torch.tensor(used[20:]), wanted[-1:].expand(4, -1))
 
@@ -137,3 +138,11 @@ def test_a_grey_problem_is_the_colour_one_of_three_equal_channels_in_spirit(make
     last = _last(MetaDIP(), problem)
     assert psnr(last.estimate, truth).item() > psnr(problem.measurement, truth).item() + 4
     assert last.info["returns"] == 50
+
+
+def test_the_older_name_of_a_start_still_means_it_and_finds_its_file() -> None:
+    old = Method.registry.parse({"kind": "metadip", "trained": "faces σ = 25 (as published)"})
+    assert old == MetaDIP()
+    assert old.preset_name() == "published recipe, learned at 64 px"
+    for kind in ("metadip", "metasiren"):
+        assert priors.shipped()[key(kind, "faces σ = 25")].stem == f"{kind}-faces"

@@ -14,7 +14,7 @@ from netprior_core.methods.siren import UntrainedSiren
 from netprior_core.problem import Problem
 
 #: Methods whose network can start from more than one kind of weights.
-WITH_A_CHOICE = ("edip", "low-shot", "metadip", "metasiren", "siren")
+WITH_A_CHOICE = ("cs-dip", "edip", "low-shot", "metadip", "metasiren", "siren")
 
 
 @pytest.mark.parametrize("kind", WITH_A_CHOICE)
@@ -48,4 +48,5 @@ def test_experiments_from_before_the_choice_mean_the_same() -> None:
     assert Method.registry.parse({"kind": "siren", "iterations": 10}).start == "random"
     assert Method.registry.parse({"kind": "edip", "start": "educated"}).start == "educated"
     assert Method.registry.parse({"kind": "low-shot"}).start == "low-shot"
+    assert Method.registry.parse({"kind": "cs-dip", "layers": "dcgan"}).start == "random"
     assert Method.registry.parse({"kind": "metadip"}).start == "meta-learned"

@@ -75,6 +75,18 @@ def test_chosen_rules_mark_where_they_would_stop_and_what_that_loses(open_page: 
     assert f"Fixed budget: it 30, −{stop['lost']:.2f} dB." in page.text_content("#np-results tbody")
 
 
+def test_the_axis_is_logarithmic_where_the_methods_end_far_apart_until_a_person_chooses(open_page: Open, tiny: Tiny) -> None:
+    page = open_page(link_of(tiny(methods=[dip(6, **SHARP), dip(60, **SHARP)])))
+    pressed = "document.querySelector('#live [data-ref=log]').getAttribute('aria-pressed')"
+    for expected in ("true", "false"):
+        press(page, "run")
+        wait_state(page, "finished")
+        page.wait_for_function(f"{pressed} === '{expected}' && {VIEW}.geometry?.x.log === {expected}")
+        if expected == "true":
+            press(page, "log")  # the choice stays for the next race
+            page.wait_for_function(f"{pressed} === 'false'")
+
+
 def test_a_rule_that_cannot_watch_says_why(open_page: Open, tiny: Tiny) -> None:
     page = open_page(link_of(tiny(methods=[dip(10)], noise={"kind": "gaussian", "sigma": 0}, stopping=[{"kind": "discrepancy"}])))
     assert table_of(page, "#live .np-stops") == [["Discrepancy", "Discrepancy needs the noise level, and there is no noise."]]

@@ -157,6 +157,18 @@ def test_the_first_fifty_of_a_thousand_iterations_get_half_of_a_logarithmic_axis
 
 
 @needs_node
+def test_runs_of_very_different_lengths_get_a_logarithmic_axis() -> None:
+    lengths = [[50, 1000], [200, 1000], [1, 1000], [1000], [50, 1000, 1], [0, 400], [99, 500]]
+    got = evaluate(f"return {lengths}.map((some) => endFarApart(some.map((total) => ({{ state: 'running', total }}))));")
+    assert got == [True, False, False, False, True, False, True]
+    preparing, failed = evaluate(
+        "return ['preparing', 'failed'].map((state) => endFarApart([{ state, total: 5000 }, { state: 'running', total: 400 }]));"
+    )
+    assert not preparing
+    assert not failed
+
+
+@needs_node
 def test_log_ticks_stay_few_and_inside() -> None:
     wide, narrow = evaluate("return [logTicks(1e-9, 10, 5), logTicks(1, 300, 5)];")
     assert len(wide) <= 7
