@@ -99,8 +99,9 @@ class Sampler:
                 iteration, image, value = found
                 pictures = np.concatenate([enlarged(picture_of(one), 256) for one in (truth, image)], axis=1)
                 words = (
-                    f"Best this prior could do: <b>{value:.2f} dB</b> after {iteration} steps. It was shown the truth, which no "
-                    "method is: what is still missing no measurement can bring back (representation error)."
+                    f"Best this prior could do: at least <b>{value:.2f} dB</b>, after {iteration:,} steps. It was shown the truth, "
+                    "which no method is: what is still missing no measurement can bring back (representation error). “At least”: "
+                    "the search may have missed a nearer picture."
                 )
                 label = "Your target, and the nearest picture the generator draws (uses the truth)"
                 yield gr.update(value=pictures, label=label, visible=True), _paragraph(words)
