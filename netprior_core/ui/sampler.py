@@ -24,7 +24,7 @@ from netprior_core.ui.session import App
 INTRO = (
     "<p class='np-empty'>A generative prior draws a picture <i>G</i>(<i>z</i>) for every latent <i>z</i>, and CSGM, PGDGAN and "
     "NPGD answer with nothing else. So look at what it draws: that is what it believes. Then see how near it comes to your "
-    "target when it is shown the target itself.</p>"
+    "target when it is shown the target itself: the sets Digits and Astronaut's face hold pictures of the kinds it knows.</p>"
 )
 NONE = (
     "<p class='np-empty'>There is no trained generator in the checkpoints folder: make one with <code>python -m netprior_core "
