@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import html
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
-import numpy as np
 import torch
 
-from netprior_core import generators, representation
+from netprior_core import generators
 from netprior_core.compute import apart, choose
-from netprior_core.errors import MissingPrior, NetPriorError, Unsolvable
+from netprior_core.errors import MissingPrior, NetPriorError
 from netprior_core.experiment import Experiment, build, target_image
-from netprior_core.frames import enlarged, picture_of, tiled
+from netprior_core.frames import tiled
 from netprior_core.isometry import isometry, worst
 from netprior_core.problem import Shape, to_unit
+from netprior_core.ui.ceiling import QUIET, idle, search, side_by_side
 from netprior_core.ui.say import warn
 from netprior_core.ui.session import App
 
@@ -35,16 +34,6 @@ COLUMNS, ROWS, STEPS = 8, 2, 8
 MEASURED = 100
 #: Pairs that are searched each way for the worst.
 SEARCHED = 4
-#: Seconds after which the search for the best picture ends with what it has.
-LONGEST = 20.0
-BUSY = "A run is being computed, and this would slow it down: pause it, or wait for its end."
-#: All of these buttons together compute one thing at a time, for all tabs.
-QUIET: dict[str, Any] = {
-    "show_progress": "hidden",
-    "api_visibility": "private",
-    "concurrency_limit": 1,
-    "concurrency_id": "sampler",
-}
 
 
 class Sampler:
@@ -83,7 +72,7 @@ class Sampler:
         see.click(self._seen, [experiment, name], [said], **QUIET)
 
     def _best(self, now: Experiment | None, name: str, request: gr.Request) -> Iterator[tuple[Any, Any]]:
-        """Target and nearest drawing beside each other, while the search goes on: for LONGEST seconds, or until a run begins."""
+        """Target and nearest drawing beside each other, while the search goes on: until it ends, or a run begins."""
         now = self.app.setup(request.session_hash, now)
         if now is None:
             return
@@ -91,31 +80,19 @@ class Sampler:
         try:
             if now.target_is != "truth":
                 raise NetPriorError("Your target is a measurement: there is no truth that the generator could be shown.")
-            self._idle()
+            idle(self.app)
             truth = apart(target_image, now, images)
-            search = representation.best_possible(apart(_for, now.shape, name), choose("float32", "cpu"), truth)
-            end = time.monotonic() + LONGEST
-            while (found := apart(next, search, None)) is not None:
-                iteration, image, value = found
-                pictures = np.concatenate([enlarged(picture_of(one), 256) for one in (truth, image)], axis=1)
+            for found in search(self.app, apart(_for, now.shape, name), truth):
                 words = (
-                    f"Best this prior could do: at least <b>{value:.2f} dB</b>, after {iteration:,} steps. It was shown the truth, "
-                    "which no method is: what is still missing no measurement can bring back (representation error). “At least”: "
-                    "the search may have missed a nearer picture."
+                    f"Best this prior could do: at least <b>{found.psnr:.2f} dB</b>, after {found.steps:,} steps. It was shown the "
+                    "truth, which no method is: what is still missing no measurement can bring back (representation error). “At "
+                    "least”: the search may have missed a nearer picture."
                 )
                 label = "Your target, and the nearest picture the generator draws (uses the truth)"
-                yield gr.update(value=pictures, label=label, visible=True), _paragraph(words)
-                if time.monotonic() > end:
-                    return
-                self._idle()
+                yield gr.update(value=side_by_side(truth, found.image), label=label, visible=True), _paragraph(words)
         except NetPriorError as error:
             warn(str(error))
             yield gr.skip(), gr.skip()
-
-    def _idle(self) -> None:
-        """Raises Unsolvable while a run is being computed: its seconds are shown, and are to be its own."""
-        if self.app.scheduler.busy():
-            raise Unsolvable(BUSY)
 
     def _seen(self, now: Experiment | None, name: str, request: gr.Request) -> Any:
         """The near-isometry of the measurement in use, on the generator's pictures."""
@@ -123,7 +100,7 @@ class Sampler:
         if now is None:
             return gr.skip()
         try:
-            self._idle()
+            idle(self.app)
             return apart(_isometry_words, now, dict(self.app.session(request.session_hash).images), name)
         except NetPriorError as error:
             warn(str(error))

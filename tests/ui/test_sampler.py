@@ -14,7 +14,7 @@ import torch
 from netprior_core import generators, priors, representation
 from netprior_core.methods._shots import build
 from netprior_core.networks.seeded import seeded
-from netprior_core.ui import sampler, setup
+from netprior_core.ui import ceiling, sampler, setup
 from netprior_core.ui.page import Page
 from netprior_core.ui.session import App
 
@@ -96,19 +96,19 @@ def test_the_best_it_could_do_streams_and_says_that_it_uses_the_truth(
 
 def test_nothing_long_is_computed_beside_a_run_or_for_long(app: App, warned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     part = sampler.Sampler(app)
-    monkeypatch.setattr(sampler, "LONGEST", -1.0)
+    monkeypatch.setattr(ceiling, "LONGEST", -1.0)
     assert len(list(part._best(_experiment(), "gan-tiny", REQUEST))) == 1
     assert warned == []
-    monkeypatch.setattr(sampler, "LONGEST", 1e9)
+    monkeypatch.setattr(ceiling, "LONGEST", 1e9)
     search = part._best(_experiment(), "gan-tiny", REQUEST)
     next(search)
     monkeypatch.setattr(app.scheduler, "_line", [object()])  # a run begins
     assert len(list(search)) == 1  # no more than the words
     part._seen(_experiment(), "gan-tiny", REQUEST)
-    assert warned == [sampler.BUSY] * 2
+    assert warned == [ceiling.BUSY] * 2
     monkeypatch.setattr(representation, "best_possible", None)  # would not even be called
     list(part._best(_experiment(), "gan-tiny", REQUEST))
-    assert warned == [sampler.BUSY] * 3
+    assert warned == [ceiling.BUSY] * 3
 
 
 def test_every_tensor_is_computed_on_a_thread_that_ends(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
