@@ -72,7 +72,7 @@ def best_possible(
 
     values = [value]
     for iteration in range(iterations + STRIDE, iterations + refinements + 1, STRIDE):
-        follow.step(loss)  # type: ignore[no-untyped-call]
+        follow.step(loss)
         image = draw(z)
         if (now := float(psnr(image, truth))) > value:
             best, value = image.detach().clone(), now

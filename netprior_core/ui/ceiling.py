@@ -112,7 +112,7 @@ class Ceiling:
         return gr.update(visible=bool(priors_of(race, experiment))), gr.update(visible=False, value=None)
 
     def _search(self, request: gr.Request) -> Iterator[tuple[Any, Any]]:
-        """The table with a row for each generator, and pictures, while the search goes on; ends when another run takes the table."""
+        """The table with a row for each generator, and pictures, as the search goes on; no more once the table is another run's."""
         session = self.app.session(request.session_hash)
         race, experiment, images = session.race, session.experiment, dict(session.images)
         if race is None or experiment is None:

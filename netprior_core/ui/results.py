@@ -75,7 +75,8 @@ def table(race: Race, experiment: Experiment, ceilings: Sequence[Ceiling] = ()) 
 
 def _ceiling_row(found: Ceiling) -> str:
     """Only where there is a truth: as many cells as the whole table has."""
-    name = f"Best this prior could do <em>looks at the truth</em><br><small>{html.escape(found.title)}; {found.steps:,} steps</small>"
+    about = f"{html.escape(found.title)}; {found.steps:,} steps"
+    name = f"Best this prior could do <em>looks at the truth</em><br><small>{about}</small>"
     cells = [f"≥ {_fixed(found.psnr, 2)}", _fixed(found.ssim, 3), *["–"] * (len(HEADS) - 3)]
     return f"<tr class='np-ceiling-row'><th scope='row'>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 

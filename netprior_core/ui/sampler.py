@@ -14,7 +14,7 @@ from netprior_core.compute import apart, choose
 from netprior_core.errors import MissingPrior, NetPriorError
 from netprior_core.experiment import Experiment, build, target_image
 from netprior_core.frames import tiled
-from netprior_core.isometry import isometry, worst
+from netprior_core.isometry import isometry, rate, worst
 from netprior_core.problem import Shape, to_unit
 from netprior_core.ui.ceiling import QUIET, idle, search, side_by_side
 from netprior_core.ui.say import warn
@@ -120,10 +120,26 @@ def _isometry_words(now: Experiment, images: dict[str, Any], name: str) -> str:
         f"generator draws, the measurement keeps {found.least:.2f} to {found.largest:.2f} of their distance (median "
         f"{found.median:.2f}). The nearer the ratio of largest to least, <b>{found.spread:.2f}</b>, is to 1, the better can two "
         "pictures be told apart by their measurements. That is the restricted eigenvalue condition, but it asks for the worst "
-        f"pair, not a random one: a short search finds {least:.2f} to {largest:.2f}, so that its constant is at most "
-        f"({least:.2f} / {largest:.2f})² = <b>{(least / largest) ** 2:.3f}</b>."
+        f"pair, not a random one: a short search finds {least:.2f} to {largest:.2f}, so that its constant <i>α</i>/<i>β</i> is at "
+        f"most ({least:.2f} / {largest:.2f})² = {(least / largest) ** 2:.3f}, and <i>β</i>/<i>α</i> at least "
+        f"<b>{(largest / max(least, 1e-30)) ** 2:.3g}</b>. "
     )
+    words += _judged((largest / max(least, 1e-30)) ** 2) if problem.model.linear else ""
     return _paragraph(words)
+
+
+def _judged(condition: float) -> str:
+    """What the least possible β/α says about projected gradient descent, as PGDGAN and NPGD do it."""
+    words = (
+        "Is that good enough? Steps <i>x</i> ← <i>P</i>(<i>x</i> + <i>η A</i>ᵀ(<i>y</i> − <i>A x</i>)), which PGDGAN and NPGD take, "
+        "are sure to lead ‖<i>A x</i> − <i>y</i>‖ to 0 by a constant factor each, for a picture that the generator draws, when "
+        "<i>β</i>/<i>α</i> is below 2, <i>η</i> = 1/<i>β</i>, the projection <i>P</i> is exact and nothing is noisy. "
+    )
+    shrinks = rate(condition)
+    if shrinks is None:
+        return words + "Here it is not below 2: nothing is promised, and they may still succeed."
+    left = f"each step leaves at most {shrinks:.2f} of ‖<i>A x</i> − <i>y</i>‖²."
+    return f"{words}No pair found here stands against it; if none is worse, {left}"
 
 
 def _for(shape: Shape, name: str) -> generators.Drawing:

@@ -127,7 +127,13 @@ def test_the_measurement_in_use_is_judged_on_the_generators_pictures(app: App, w
     assert "restricted eigenvalue" in words
     assert "pairs of pictures" in words
     assert "at most" in words
+    assert "below 2" in words
+    assert "nothing is promised" in words  # far from an isometry: few sums, a generator that was never trained
     assert warned == []
+    whole = setup.with_operator(_experiment(), "denoising")  # every pixel: an isometry
+    assert "leaves at most 0.00" in sampler.Sampler(app)._seen(whole, "gan-tiny", REQUEST)
+    modulus = setup.with_operator(_experiment(), "phase-retrieval")
+    assert "below 2" not in sampler.Sampler(app)._seen(modulus, "gan-tiny", REQUEST)  # the theorem is of linear ones
     sampler.Sampler(app)._seen(_experiment(32), "gan-tiny", REQUEST)
     assert "set Size to 16" in warned[0]
 
