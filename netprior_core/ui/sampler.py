@@ -131,7 +131,7 @@ def _isometry_words(now: Experiment, images: dict[str, Any], name: str) -> str:
 def _judged(condition: float) -> str:
     """What the least possible β/α says about projected gradient descent, as PGDGAN and NPGD do it."""
     words = (
-        "Is that good enough? Steps <i>x</i> ← <i>P</i>(<i>x</i> + <i>η A</i>ᵀ(<i>y</i> − <i>A x</i>)), which PGDGAN and NPGD take, "
+        "Is that good enough? Steps <i>x</i> ← <i>P</i>(<i>x</i> + <i>η A</i>ᵀ(<i>y</i> − <i>A x</i>)), as of PGDGAN and NPGD, "
         "are sure to lead ‖<i>A x</i> − <i>y</i>‖ to 0 by a constant factor each, for a picture that the generator draws, when "
         "<i>β</i>/<i>α</i> is below 2, <i>η</i> = 1/<i>β</i>, the projection <i>P</i> is exact and nothing is noisy. "
     )
