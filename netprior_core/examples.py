@@ -345,8 +345,8 @@ _SETS: tuple[ExampleSet, ...] = (
     ),
     _single(
         "astronaut-face",
-        "Astronaut's face",
-        "Cut as close as the faces of CelebA: the generator of faces can answer here.",
+        "One face",
+        "The astronaut's, cut as close as CelebA's: the generator of faces can answer here.",
         "NASA, public domain; in scikit-image",
         3,
         # Of about a hundred square boxes around the face (half sides 50 to 90, moved in steps of 3 to 9 pixels) the face GAN came

@@ -92,9 +92,10 @@ class Ceiling:
         self.app = app
 
     def build(self) -> None:
-        """The button and the picture, both hidden at first."""
+        """The button and the picture, both hidden at first; the picture is to be rendered where it belongs."""
         self.button = gr.Button(BUTTON, visible=False, scale=0, min_width=320, elem_id="np-ceiling")
         self.picture = gr.Image(
+            render=False,
             label="The truth, and the nearest picture that each generator draws (uses the truth)",
             interactive=False,
             visible=False,

@@ -96,8 +96,9 @@ class Page:
             self.download = gr.DownloadButton(
                 "Download everything (zip)", interactive=False, elem_id="np-download", scale=0, min_width=240
             )
-        self.ceiling = Ceiling(self.app)
-        self.ceiling.build()
+            self.ceiling = Ceiling(self.app)
+            self.ceiling.build()
+        self.ceiling.picture.render()
         self.ceiling.wire(self.table)
         self.learned = gr.File(
             label="Priors learned from your examples: open one again under a low-shot method's settings",

@@ -23,7 +23,7 @@ from netprior_core.ui.session import App
 INTRO = (
     "<p class='np-empty'>A generative prior draws a picture <i>G</i>(<i>z</i>) for every latent <i>z</i>, and CSGM, PGDGAN and "
     "NPGD answer with nothing else. So look at what it draws: that is what it believes. Then see how near it comes to your "
-    "target when it is shown the target itself: the sets Digits and Astronaut's face hold pictures of the kinds it knows.</p>"
+    "target when it is shown the target itself: the sets Digits and One face hold pictures of the kinds it knows.</p>"
 )
 NONE = (
     "<p class='np-empty'>There is no trained generator in the checkpoints folder: make one with <code>python -m netprior_core "
@@ -54,7 +54,13 @@ class Sampler:
             picture: dict[str, Any] = {"interactive": False, "visible": False, "buttons": ["download"], "format": "png"}
             with gr.Row():
                 name = gr.Dropdown(
-                    choices, value=choices[0][1], label="Generator", filterable=False, interactive=True, elem_id="np-sampler-name"
+                    choices,
+                    value=choices[0][1],
+                    label="Generator",
+                    filterable=False,
+                    interactive=True,
+                    min_width=240,
+                    elem_id="np-sampler-name",
                 )
                 first = gr.Number(1, label="Seed of the first picture", elem_id="np-sampler-from", **number)
                 last = gr.Number(16, label="Seed of the second", elem_id="np-sampler-to", **number)
@@ -122,7 +128,7 @@ def _isometry_words(now: Experiment, images: dict[str, Any], name: str) -> str:
         "pictures be told apart by their measurements. That is the restricted eigenvalue condition, but it asks for the worst "
         f"pair, not a random one: a short search finds {least:.2f} to {largest:.2f}, so that its constant <i>α</i>/<i>β</i> is at "
         f"most ({least:.2f} / {largest:.2f})² = {(least / largest) ** 2:.3f}, and <i>β</i>/<i>α</i> at least "
-        f"<b>{(largest / max(least, 1e-30)) ** 2:.3g}</b>. "
+        f"<b>{(largest / max(least, 1e-30)) ** 2:.3g}</b> ({found.condition:.3g} between the random pairs). "
     )
     words += _judged((largest / max(least, 1e-30)) ** 2) if problem.model.linear else ""
     return _paragraph(words)
