@@ -344,6 +344,18 @@ _SETS: tuple[ExampleSet, ...] = (
         Crop("scikit-image/astronaut.png", 0, 0, 512, 512),
     ),
     _single(
+        "astronaut-face",
+        "One face",
+        "The astronaut's, cut as close as CelebA's: the generator of faces can answer here.",
+        "NASA, public domain; in scikit-image",
+        3,
+        # Of about a hundred square boxes around the face (half sides 50 to 90, moved in steps of 3 to 9 pixels) the face GAN came
+        # nearest, 19.5 to 19.7 dB, to those of half side 56 to 65 centred about row 110, column 225; no nearer when turned by −3,
+        # 3 or 6 degrees. With eyes where CelebA's are (half side 90) it is 18.5 dB. This is the widest of the best.
+        Crop("scikit-image/astronaut.png", 44, 158, 130, 130),
+        64,
+    ),
+    _single(
         "cat",
         "Cat",
         "Fur and eyes at close range, soft background.",

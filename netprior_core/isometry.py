@@ -19,7 +19,7 @@ class Isometry:
     """Of the ratios ‖A(x − x')‖ / ‖x − x'‖ over pairs of images: least, 5%, median, 95%, largest, and how many pairs.
 
     spread is largest / least: 1 for an isometry up to scale. alpha is least² / largest², the restricted eigenvalue constant after
-    the best scaling of A: projected gradient descent on the set converges where it is near enough to 1.
+    the best scaling of A, and condition its inverse β/α: see :func:`rate`.
     """
 
     least: float
@@ -37,12 +37,26 @@ class Isometry:
     def alpha(self) -> float:
         return (self.least / max(self.largest, 1e-30)) ** 2
 
+    @property
+    def condition(self) -> float:
+        return self.spread**2
+
     def words(self) -> str:
         """One line for a person."""
         return (
             f"‖A d‖/‖d‖ over {self.pairs:,} differences: {self.least:.3f} to {self.largest:.3f}, "
             f"90% of them {self.low:.3f} to {self.high:.3f} of median {self.median:.3f}"
         )
+
+
+def rate(condition: float) -> float | None:
+    """By what ‖A x − y‖² shrinks at least with each step of projected gradient descent, given β/α; None where nothing is promised.
+
+    x ← P(x + η Aᵀ(y − A x)) with η = 1/β, P the exact projection onto the set S, A linear, y = A x* without noise for an x* in S:
+    where α ‖d‖² ≤ ‖A d‖² ≤ β ‖d‖² for all differences d of S, ‖A x⁺ − y‖² ≤ (β/α − 1) ‖A x − y‖², which shrinks when β/α < 2
+    (Raj, Li, Bresler 2019, theorem 1, without the error of the projector). At 2 and above it may converge all the same.
+    """
+    return condition - 1 if condition < 2 else None
 
 
 def worst(

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from netprior_core import examples
+from netprior_core import examples, generators, representation
+from netprior_core.compute import choose
 from netprior_core.errors import InvalidSettings, MissingPrior
 from netprior_core.examples import Crop, ExampleSet
 from netprior_core.images import to_uint8
@@ -41,7 +42,7 @@ def _overlap(a: Crop, b: Crop) -> bool:
 def test_the_promised_sets_are_there() -> None:
     keys = {s.key for s in SETS}
     assert keys >= {"faces", "coins", "histology", "galaxies", "retina", "textures", "phantoms", "digits"}
-    assert keys >= {"astronaut", "cat", "coffee", "camera", "portrait", "mri"}
+    assert keys >= {"astronaut", "astronaut-face", "cat", "coffee", "camera", "portrait", "mri"}
     assert len(keys) == len(SETS)
     assert examples.get("faces").n_shots + examples.get("faces").n_targets == 100
     assert examples.get("coins").n_shots + examples.get("coins").n_targets == 24
@@ -171,3 +172,17 @@ def test_digits_are_drawn_as_those_of_mnist() -> None:
     assert abs(float(every.mean()) - 0.131) < 0.04
     assert abs(float(every.std()) - 0.308) < 0.05
     assert float(every[:, 0].max()) < 0.5  # nothing hangs over the edge
+
+
+# Faces
+
+
+def test_the_face_is_nearer_to_the_face_generator_than_the_portraits() -> None:
+    drawing, compute = generators.generator_for((3, 64, 64)), choose("float32", "cpu")
+
+    def best(key: str) -> float:
+        truth = examples.get(key).targets(64)
+        *_, (_, _, value) = representation.best_possible(drawing, compute, truth, restarts=2, iterations=60, refinements=60)
+        return value
+
+    assert best("astronaut-face") > max(best("portrait"), best("astronaut")) + 2.5

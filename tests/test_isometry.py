@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from netprior_core.errors import InvalidSettings
-from netprior_core.isometry import isometry, worst
+from netprior_core.isometry import isometry, rate, worst
 from netprior_core.operators import Operator
 
 
@@ -18,6 +18,7 @@ def test_denoising_is_an_isometry_and_scaling_scales() -> None:
     assert found.largest == pytest.approx(1, abs=1e-5)
     assert found.alpha == pytest.approx(1, abs=1e-4)
     assert found.spread == pytest.approx(1, abs=1e-4)
+    assert found.condition == pytest.approx(1 / found.alpha)
 
 
 def test_by_hand_and_equal_images_do_not_count() -> None:
@@ -72,3 +73,26 @@ def test_a_search_finds_pairs_that_random_ones_do_not_show() -> None:
     assert z.grad is None
     with pytest.raises(InvalidSettings, match="four"):
         worst(model, draw, z[:6])
+
+
+def test_projected_gradient_descent_shrinks_the_misfit_as_promised_below_two() -> None:
+    """On a subspace, where the projection is exact and the extremes of ‖A d‖²/‖d‖² are eigenvalues."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn((40, 3), generator=generator, dtype=torch.float64))[0]
+    a = torch.randn((30, 40), generator=generator, dtype=torch.float64) / 30**0.5
+    eigenvalues, vectors = torch.linalg.eigh((a @ basis).T @ (a @ basis))
+    a = a @ basis @ vectors @ torch.diag((torch.tensor([0.6, 0.8, 1.0]) / eigenvalues).sqrt()) @ vectors.T @ basis.T
+    alpha, beta = 0.6, 1.0
+    promised = rate(beta / alpha)
+    assert promised == pytest.approx(2 / 3)
+    y = a @ basis @ torch.ones(3, dtype=torch.float64)
+    x = torch.zeros(40, dtype=torch.float64)
+    misfit = float((a @ x - y).square().sum())
+    for _ in range(20):
+        x = basis @ (basis.T @ (x + a.T @ (y - a @ x) / beta))
+        now = float((a @ x - y).square().sum())
+        assert now <= promised * misfit + 1e-15
+        misfit = now
+    assert misfit < 1e-6
+    assert rate(1.0) == 0  # an isometry: one step
+    assert rate(2.0) is rate(5.0) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,20 @@ def test_the_docstrings_of_the_meta_learned_say_what_their_files_are() -> None:
 
 
 def test_the_shipped_readme_is_what_the_cards_say(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
     for path in priors.CHECKPOINTS.glob("*.safetensors"):
-        (tmp_path / path.name).symlink_to(path)
+        (folder / path.name).symlink_to(path)
     shipped = (priors.CHECKPOINTS / "README.md").read_text(encoding="utf-8")
-    assert write_readme(tmp_path).read_text(encoding="utf-8") == shipped
+    without = write_readme(folder).read_text(encoding="utf-8")
+    (tmp_path / "assets").symlink_to(priors.CHECKPOINTS.parent / "assets")
+    assert write_readme(folder).read_text(encoding="utf-8") == shipped
+    # Sheets are linked where they are, one for each GAN.
+    assert "- **Samples**" not in without
+    linked = re.findall(r"^- \*\*Samples\*\*: \[drawn at random\]\((.+)\)$", shipped, re.MULTILINE)
+    assert linked == ["../assets/gan_celeba_samples.png", "../assets/gan_mnist_samples.png"]
+    for link in linked:
+        assert (priors.CHECKPOINTS / link).is_file()
     for name in ("gan-", "projector-", "metadip-", "metasiren-", "edip-", "denoiser-"):
         for part in shipped.split("\n## ")[1:]:
             if part.startswith(name):

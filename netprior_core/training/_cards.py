@@ -55,6 +55,7 @@ def write_readme(folder: Path) -> Path:
                 f"{name.replace('_', ' ')} {value}" for name, value in card.get("metrics", {}).items() if name not in _CURVES
             ),
             "Curve": _curve(card),
+            "Samples": _samples(path),
             "Made by": f"`{card.get('command')}`",
             "Key": f"`{card.get('key')}`",
         }
@@ -62,6 +63,12 @@ def write_readme(folder: Path) -> Path:
     target = folder / "README.md"
     target.write_text("\n".join(parts), encoding="utf-8")
     return target
+
+
+def _samples(path: Path) -> str:
+    """A link to the sheet of samples that is kept in ``assets`` beside the folder; empty where there is none."""
+    name = f"{path.stem.replace('-', '_')}_samples.png"
+    return f"[drawn at random](../assets/{name})" if (path.parent.parent / "assets" / name).is_file() else ""
 
 
 def thinned(points: Sequence[Any], most: int = 6) -> list[Any]:

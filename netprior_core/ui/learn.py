@@ -204,11 +204,11 @@ MORE: tuple[Card, ...] = (
         "What a generator cannot draw",
         "<i>x̂</i> = <i>G</i>(<i>ẑ</i>)",
         "A generator that saw thousands of faces needs few measurements to find one that fits: but only among those it can draw. "
-        "This portrait is not quite among them, and no measurement mends that: CSGM's curve flattens early (representation error). "
-        "IAGAN then lets the weights move as well, and leaves the range.",
-        "portrait",
+        "This face is near to them, not one of them, and no measurement mends that: CSGM's curve flattens early (representation "
+        "error). IAGAN then lets the weights move, and leaves the range. Afterwards ask under Results for the best this prior "
+        "could do.",
+        "astronaut-face",
         {
-            "size": 64,
             "operator": {"kind": "compressed-sensing", "ratio": 0.1},
             "noise": {"kind": "gaussian", "sigma": 1},
             "methods": [{"kind": "csgm"}, {"kind": "iagan"}, _dip(500)],

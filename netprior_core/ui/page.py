@@ -20,6 +20,7 @@ from netprior_core.methods import Method
 from netprior_core.operators import Operator
 from netprior_core.recording import MAX_ZIP_BYTES
 from netprior_core.ui import api, files, learn, results, setup
+from netprior_core.ui.ceiling import Ceiling
 from netprior_core.ui.column import Column
 from netprior_core.ui.data_axis import SPOTS_JS, DataAxis
 from netprior_core.ui.drawn import QUIET
@@ -95,6 +96,10 @@ class Page:
             self.download = gr.DownloadButton(
                 "Download everything (zip)", interactive=False, elem_id="np-download", scale=0, min_width=240
             )
+            self.ceiling = Ceiling(self.app)
+            self.ceiling.build()
+        self.ceiling.picture.render()
+        self.ceiling.wire(self.table)
         self.learned = gr.File(
             label="Priors learned from your examples: open one again under a low-shot method's settings",
             interactive=False,
@@ -140,7 +145,8 @@ class Page:
 
     def _wire(self, demo: gr.Blocks) -> None:
         run = self.live.submit(self._run, [self.column.experiment], [self.live], concurrency_limit=None, **QUIET)
-        finished = [self.table, self.again, self.download, self.sheet, self.learned]
+        ceiling = [self.ceiling.button, self.ceiling.picture]
+        finished = [self.table, self.again, self.download, self.sheet, self.learned, *ceiling]
         run.then(self._finish, [], finished, concurrency_limit=None, **QUIET)
         self.again.click(self._again, [], [self.live], **QUIET)
         hidden = [self.left, self.results_tab, self.axis_tab, self.learn_tab]
@@ -174,9 +180,10 @@ class Page:
         session = self.app.session(request.session_hash)
         race, experiment = session.race, session.experiment
         if race is None or experiment is None or not race.done:
-            return (gr.skip(),) * 5
+            return (gr.skip(),) * 7
         session.learned_by(race)
         table, again = results.table(race, experiment), gr.update(interactive=True)
+        ceiling = self.ceiling.offer(race, experiment)
         try:
             archive, sheet = files.save(session, race, experiment)
             learned = files.priors_of(session, race)
@@ -185,9 +192,9 @@ class Page:
                 f"The zip could not be written: {error.strerror}. Make room on the disk, then press “Show this run again” "
                 "and run once more; the results stay on the page."
             )
-            return table, again, gr.update(interactive=False), gr.update(visible=False), gr.update(visible=False)
+            return table, again, gr.update(interactive=False), gr.update(visible=False), gr.update(visible=False), *ceiling
         files_made = gr.update(value=archive, interactive=True), gr.update(value=sheet, visible=True)
-        return table, again, *files_made, gr.update(value=learned or None, visible=bool(learned))
+        return table, again, *files_made, gr.update(value=learned or None, visible=bool(learned)), *ceiling
 
     def _again(self, request: gr.Request) -> Any:
         """The tab's last run back in the live view, after the set-up was changed."""

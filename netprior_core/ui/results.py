@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from netprior_core.experiment import Experiment
 from netprior_core.metrics import CONVENTION, SSIM_CONVENTION
@@ -12,10 +13,28 @@ from netprior_core.ui.marks import lane_stops, stop_words
 
 EMPTY = "<p class='np-empty'>Results of a run appear here: a table, a contact sheet and one zip with everything.</p>"
 HEADS = ("Method", "PSNR dB", "SSIM", "Residual", "Returned iterate", "Best iterate (oracle)", "Preparation s", "Solving s")
+#: What stands under a table that has rows of this kind.
+CEILING_NOTE = (
+    "Best this prior could do: the picture nearest to the truth that a search over the generator's latents found. The search was "
+    "shown the truth, which no method is, and the true best is at least as good. CSGM, PGDGAN and NPGD answer with such pictures "
+    "only, so that no number of measurements lifts them above it (representation error); IAGAN changes the weights and may pass."
+)
 
 
-def table(race: Race, experiment: Experiment) -> str:
-    """The scores of a finished race. Without a ground truth there is no PSNR and no oracle, rather than zeros."""
+class Ceiling(NamedTuple):
+    """The best found of a generator when it was shown the truth: PSNR in dB and SSIM of that picture, and the steps it took."""
+
+    title: str
+    psnr: float
+    ssim: float
+    steps: int
+
+
+def table(race: Race, experiment: Experiment, ceilings: Sequence[Ceiling] = ()) -> str:
+    """The scores of a finished race, and rows for what its generators could do at best.
+
+    Without a ground truth there is no PSNR and no oracle, rather than zeros.
+    """
     rows = summary(race)
     columns = [True, race.has_truth, race.has_truth, True, True, race.has_truth, True, True]
     head = "".join(f"<th scope='col'>{name}</th>" for name, shown in zip(HEADS, columns, strict=True) if shown)
@@ -40,16 +59,26 @@ def table(race: Race, experiment: Experiment) -> str:
         note = "".join(f"<br><small>{html.escape(words)}</small>" for words in said if words)
         name = f"<span class='np-colour-{index}'>{html.escape(row['method'])}</span> <small>{html.escape(row['settings'])}</small>"
         body += f"<tr><th scope='row'>{name}{state}{note}</th>{tds}</tr>"
+    body += "".join(_ceiling_row(one) for one in ceilings)
     operator = f"{experiment.operator.title}: {race.description}; {experiment.noise.describe()}; seed {experiment.seed}."
     notes = [
         operator,
         *([CONVENTION, SSIM_CONVENTION] if race.has_truth else ["No ground truth: nothing to compute a PSNR against."]),
     ]
     notes.append("Residual: ‖A x̂ − y‖ / √m in units of the measurement, of the unclipped estimate.")
+    notes += [CEILING_NOTE] if ceilings else []
     notes += list(race.rule_notes.values())
     foot = "<br>".join(html.escape(note) for note in notes)
     content = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     return f"<div class='np-table'><table>{content}</table></div><p class='np-foot'>{foot}</p>"
+
+
+def _ceiling_row(found: Ceiling) -> str:
+    """Only where there is a truth: as many cells as the whole table has."""
+    about = f"{html.escape(found.title)}; {found.steps:,} steps"
+    name = f"Best this prior could do <em>looks at the truth</em><br><small>{about}</small>"
+    cells = [f"≥ {_fixed(found.psnr, 2)}", _fixed(found.ssim, 3), *["–"] * (len(HEADS) - 3)]
+    return f"<tr class='np-ceiling-row'><th scope='row'>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
 def _fixed(value: Any, digits: int) -> str:

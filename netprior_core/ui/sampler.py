@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import html
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
-import numpy as np
 import torch
 
-from netprior_core import generators, representation
+from netprior_core import generators
 from netprior_core.compute import apart, choose
-from netprior_core.errors import MissingPrior, NetPriorError, Unsolvable
+from netprior_core.errors import MissingPrior, NetPriorError
 from netprior_core.experiment import Experiment, build, target_image
-from netprior_core.frames import enlarged, picture_of, tiled
-from netprior_core.isometry import isometry, worst
+from netprior_core.frames import tiled
+from netprior_core.isometry import isometry, rate, worst
 from netprior_core.problem import Shape, to_unit
+from netprior_core.ui.ceiling import QUIET, idle, search, side_by_side
 from netprior_core.ui.say import warn
 from netprior_core.ui.session import App
 
 INTRO = (
     "<p class='np-empty'>A generative prior draws a picture <i>G</i>(<i>z</i>) for every latent <i>z</i>, and CSGM, PGDGAN and "
     "NPGD answer with nothing else. So look at what it draws: that is what it believes. Then see how near it comes to your "
-    "target when it is shown the target itself.</p>"
+    "target when it is shown the target itself: the sets Digits and One face hold pictures of the kinds it knows.</p>"
 )
 NONE = (
     "<p class='np-empty'>There is no trained generator in the checkpoints folder: make one with <code>python -m netprior_core "
@@ -35,16 +34,6 @@ COLUMNS, ROWS, STEPS = 8, 2, 8
 MEASURED = 100
 #: Pairs that are searched each way for the worst.
 SEARCHED = 4
-#: Seconds after which the search for the best picture ends with what it has.
-LONGEST = 20.0
-BUSY = "A run is being computed, and this would slow it down: pause it, or wait for its end."
-#: All of these buttons together compute one thing at a time, for all tabs.
-QUIET: dict[str, Any] = {
-    "show_progress": "hidden",
-    "api_visibility": "private",
-    "concurrency_limit": 1,
-    "concurrency_id": "sampler",
-}
 
 
 class Sampler:
@@ -65,7 +54,13 @@ class Sampler:
             picture: dict[str, Any] = {"interactive": False, "visible": False, "buttons": ["download"], "format": "png"}
             with gr.Row():
                 name = gr.Dropdown(
-                    choices, value=choices[0][1], label="Generator", filterable=False, interactive=True, elem_id="np-sampler-name"
+                    choices,
+                    value=choices[0][1],
+                    label="Generator",
+                    filterable=False,
+                    interactive=True,
+                    min_width=240,
+                    elem_id="np-sampler-name",
                 )
                 first = gr.Number(1, label="Seed of the first picture", elem_id="np-sampler-from", **number)
                 last = gr.Number(16, label="Seed of the second", elem_id="np-sampler-to", **number)
@@ -83,7 +78,7 @@ class Sampler:
         see.click(self._seen, [experiment, name], [said], **QUIET)
 
     def _best(self, now: Experiment | None, name: str, request: gr.Request) -> Iterator[tuple[Any, Any]]:
-        """Target and nearest drawing beside each other, while the search goes on: for LONGEST seconds, or until a run begins."""
+        """Target and nearest drawing beside each other, while the search goes on: until it ends, or a run begins."""
         now = self.app.setup(request.session_hash, now)
         if now is None:
             return
@@ -91,30 +86,19 @@ class Sampler:
         try:
             if now.target_is != "truth":
                 raise NetPriorError("Your target is a measurement: there is no truth that the generator could be shown.")
-            self._idle()
+            idle(self.app)
             truth = apart(target_image, now, images)
-            search = representation.best_possible(apart(_for, now.shape, name), choose("float32", "cpu"), truth)
-            end = time.monotonic() + LONGEST
-            while (found := apart(next, search, None)) is not None:
-                iteration, image, value = found
-                pictures = np.concatenate([enlarged(picture_of(one), 256) for one in (truth, image)], axis=1)
+            for found in search(self.app, apart(_for, now.shape, name), truth):
                 words = (
-                    f"Best this prior could do: <b>{value:.2f} dB</b> after {iteration} steps. It was shown the truth, which no "
-                    "method is: what is still missing no measurement can bring back (representation error)."
+                    f"Best this prior could do: at least <b>{found.psnr:.2f} dB</b>, after {found.steps:,} steps. It was shown the "
+                    "truth, which no method is: what is still missing no measurement can bring back (representation error). “At "
+                    "least”: the search may have missed a nearer picture."
                 )
                 label = "Your target, and the nearest picture the generator draws (uses the truth)"
-                yield gr.update(value=pictures, label=label, visible=True), _paragraph(words)
-                if time.monotonic() > end:
-                    return
-                self._idle()
+                yield gr.update(value=side_by_side(truth, found.image), label=label, visible=True), _paragraph(words)
         except NetPriorError as error:
             warn(str(error))
             yield gr.skip(), gr.skip()
-
-    def _idle(self) -> None:
-        """Raises Unsolvable while a run is being computed: its seconds are shown, and are to be its own."""
-        if self.app.scheduler.busy():
-            raise Unsolvable(BUSY)
 
     def _seen(self, now: Experiment | None, name: str, request: gr.Request) -> Any:
         """The near-isometry of the measurement in use, on the generator's pictures."""
@@ -122,7 +106,7 @@ class Sampler:
         if now is None:
             return gr.skip()
         try:
-            self._idle()
+            idle(self.app)
             return apart(_isometry_words, now, dict(self.app.session(request.session_hash).images), name)
         except NetPriorError as error:
             warn(str(error))
@@ -142,10 +126,26 @@ def _isometry_words(now: Experiment, images: dict[str, Any], name: str) -> str:
         f"generator draws, the measurement keeps {found.least:.2f} to {found.largest:.2f} of their distance (median "
         f"{found.median:.2f}). The nearer the ratio of largest to least, <b>{found.spread:.2f}</b>, is to 1, the better can two "
         "pictures be told apart by their measurements. That is the restricted eigenvalue condition, but it asks for the worst "
-        f"pair, not a random one: a short search finds {least:.2f} to {largest:.2f}, so that its constant is at most "
-        f"({least:.2f} / {largest:.2f})² = <b>{(least / largest) ** 2:.3f}</b>."
+        f"pair, not a random one: a short search finds {least:.2f} to {largest:.2f}, so that its constant <i>α</i>/<i>β</i> is at "
+        f"most ({least:.2f} / {largest:.2f})² = {(least / largest) ** 2:.3f}, and <i>β</i>/<i>α</i> at least "
+        f"<b>{(largest / max(least, 1e-30)) ** 2:.3g}</b> ({found.condition:.3g} between the random pairs). "
     )
+    words += _judged((largest / max(least, 1e-30)) ** 2) if problem.model.linear else ""
     return _paragraph(words)
+
+
+def _judged(condition: float) -> str:
+    """What the least possible β/α says about projected gradient descent, as PGDGAN and NPGD do it."""
+    words = (
+        "Is that good enough? Steps <i>x</i> ← <i>P</i>(<i>x</i> + <i>η A</i>ᵀ(<i>y</i> − <i>A x</i>)), as of PGDGAN and NPGD, "
+        "are sure to lead ‖<i>A x</i> − <i>y</i>‖ to 0 by a constant factor each, for a picture that the generator draws, when "
+        "<i>β</i>/<i>α</i> is below 2, <i>η</i> = 1/<i>β</i>, the projection <i>P</i> is exact and nothing is noisy. "
+    )
+    shrinks = rate(condition)
+    if shrinks is None:
+        return words + "Here it is not below 2: nothing is promised, and they may still succeed."
+    left = f"each step leaves at most {shrinks:.2f} of ‖<i>A x</i> − <i>y</i>‖²."
+    return f"{words}No pair found here stands against it; if none is worse, {left}"
 
 
 def _for(shape: Shape, name: str) -> generators.Drawing:

@@ -14,7 +14,7 @@ import torch
 from netprior_core import generators, priors, representation
 from netprior_core.methods._shots import build
 from netprior_core.networks.seeded import seeded
-from netprior_core.ui import sampler, setup
+from netprior_core.ui import ceiling, sampler, setup
 from netprior_core.ui.page import Page
 from netprior_core.ui.session import App
 
@@ -78,13 +78,14 @@ def test_the_best_it_could_do_streams_and_says_that_it_uses_the_truth(
     app: App, warned: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = representation.best_possible
-    monkeypatch.setattr(representation, "best_possible", lambda *given: real(*given, iterations=40))
+    monkeypatch.setattr(representation, "best_possible", lambda *given: real(*given, iterations=20, refinements=20))
     found = list(sampler.Sampler(app)._best(_experiment(), "gan-tiny", REQUEST))
     assert len(found) == 3
     picture, words = found[-1]
     assert picture["value"].shape[:2] == (256, 512)
     assert "uses the truth" in picture["label"]
     assert "shown the truth" in words
+    assert "at least <b>" in words  # a search proves no more
     assert warned == []
     assert len(list(sampler.Sampler(app)._best(_experiment(32), "gan-tiny", REQUEST))) == 1
     assert "set Size to 16" in warned[0]
@@ -95,19 +96,19 @@ def test_the_best_it_could_do_streams_and_says_that_it_uses_the_truth(
 
 def test_nothing_long_is_computed_beside_a_run_or_for_long(app: App, warned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     part = sampler.Sampler(app)
-    monkeypatch.setattr(sampler, "LONGEST", -1.0)
+    monkeypatch.setattr(ceiling, "LONGEST", -1.0)
     assert len(list(part._best(_experiment(), "gan-tiny", REQUEST))) == 1
     assert warned == []
-    monkeypatch.setattr(sampler, "LONGEST", 1e9)
+    monkeypatch.setattr(ceiling, "LONGEST", 1e9)
     search = part._best(_experiment(), "gan-tiny", REQUEST)
     next(search)
     monkeypatch.setattr(app.scheduler, "_line", [object()])  # a run begins
     assert len(list(search)) == 1  # no more than the words
     part._seen(_experiment(), "gan-tiny", REQUEST)
-    assert warned == [sampler.BUSY] * 2
+    assert warned == [ceiling.BUSY] * 2
     monkeypatch.setattr(representation, "best_possible", None)  # would not even be called
     list(part._best(_experiment(), "gan-tiny", REQUEST))
-    assert warned == [sampler.BUSY] * 3
+    assert warned == [ceiling.BUSY] * 3
 
 
 def test_every_tensor_is_computed_on_a_thread_that_ends(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +127,13 @@ def test_the_measurement_in_use_is_judged_on_the_generators_pictures(app: App, w
     assert "restricted eigenvalue" in words
     assert "pairs of pictures" in words
     assert "at most" in words
+    assert "below 2" in words
+    assert "nothing is promised" in words  # far from an isometry: few sums, a generator that was never trained
     assert warned == []
+    whole = setup.with_operator(_experiment(), "denoising")  # every pixel: an isometry
+    assert "leaves at most 0.00" in sampler.Sampler(app)._seen(whole, "gan-tiny", REQUEST)
+    modulus = setup.with_operator(_experiment(), "phase-retrieval")
+    assert "below 2" not in sampler.Sampler(app)._seen(modulus, "gan-tiny", REQUEST)  # the theorem is of linear ones
     sampler.Sampler(app)._seen(_experiment(32), "gan-tiny", REQUEST)
     assert "set Size to 16" in warned[0]
 
