@@ -33,7 +33,12 @@ CPU = torch.device("cpu")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options besides --quick and --json."""
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--tune", action="store_true", help="only find the weights of methods/_tuned.py again, and print them")
+    parser.add_argument(
+        "--tune",
+        nargs="*",
+        choices=_classical_tuning.SOLVERS,
+        help="only find the weights of methods/_tuned.py again, and print them (none named: all)",
+    )
     parser.add_argument("--data", type=Path, help=f"folder that holds restoration/cbsd68.zip and {_xrays.XRAYS}")
     parser.add_argument("--images", type=int, default=3, help="chest x-rays")
     parser.add_argument("--photos", type=int, default=68, help="pictures of grey BSD68 for BM3D")
@@ -45,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """The parts that were asked for; what is already in the JSON file is not run again."""
-    report.in_parts({"quick": options.quick, "tune": options.tune})
-    if options.tune:
-        _classical_tuning.run(options.quick, report)
+    report.in_parts({"quick": options.quick, "tune": options.tune is not None})
+    if options.tune is not None:
+        _classical_tuning.run(options.quick, report, options.tune)
         return
     print(f"{torch.get_num_threads()} threads; {CONVENTION}")
     parts: dict[str, Callable[[argparse.Namespace, Report], None]] = {
