@@ -48,7 +48,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         "tomography": {"strength": 12.0, "weight": 1.0, "iterations": 25},
         "fourier": {"strength": 12.0, "iterations": 100},
         "super-resolution": {"strength": 12.0, "weight": 1.0, "iterations": 25},
-        "deblurring": {"strength": 6.0, "iterations": 25},
+        "deblurring": {"strength": 6.0},
         "colorization": {"strength": 50.0, "weight": 0.05, "iterations": 100},
     },
 }
