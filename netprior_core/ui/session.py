@@ -38,6 +38,8 @@ class Session:
     #: The set-up as last edited. Handlers run side by side and gradio hands each the state from when it began: what counts is here.
     setup: Experiment | None = None
     shown: Experiment | None = None  # the set-up that the live view shows, or whose recording it shows
+    #: Which methods refuse the set-up that the menus were last marked for, and what that depends on (``ui.offers``).
+    offered: tuple[str, dict[str, str]] = ("", {})
     tuning: threading.Event | None = None  # while the settings of a lane are searched; set, it ends the search
     editing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
