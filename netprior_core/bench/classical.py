@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from netprior_core import bases, denoisers, examples, variation
-from netprior_core.bench import Report, _classical_tuning, _xrays
+from netprior_core.bench import Report, _classical_tuning, _unseen, _xrays
 from netprior_core.bench import denoisers as denoiser_bench
 from netprior_core.bench.operators import alternating
 from netprior_core.methods.lasso import Lasso
@@ -24,7 +24,7 @@ from netprior_core.operators.compressed_sensing import CompressedSensing, DenseM
 from netprior_core.problem import Problem
 
 SUMMARY = "TV and Lasso against scikit-image and scikit-learn, BM3D on BSD68, and all of them beside CS-DIP on chest x-rays"
-PARTS = ("tv", "lasso", "bm3d", "xrays")
+PARTS = ("tv", "lasso", "bm3d", "tval3", "xrays")
 #: How much above the reference's an objective may be, relatively.
 CLOSE = 1e-3
 CPU = torch.device("cpu")
@@ -59,6 +59,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         "tv": _against_scikit_image,
         "lasso": _against_scikit_learn,
         "bm3d": _published_bm3d,
+        "tval3": lambda options, report: _unseen.run(options.quick, report),
         "xrays": _xrays.run,
     }
     for name in options.parts:

@@ -20,6 +20,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         "designed-sensing": {"first": 200.0, "weight": 0.5, "iterations": 48},
         "phase-retrieval": {"first": 100.0, "weight": 0.5, "iterations": 48},
         "deblurring": {"first": 10.0, "last": 1.4},
+        "super-resolution": {"first": 200.0, "last": 2.0},
         "colorization": {"first": 200.0, "weight": 2.0, "last": 2.0, "iterations": 48},
         "inpainting": {"first": 200.0, "weight": 0.5, "last": 2.0},
         "tomography": {"first": 200.0, "weight": 1.0, "last": 2.0},
