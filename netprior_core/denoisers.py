@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from netprior_core import interrupt, priors, variation
-from netprior_core.errors import MissingPrior, Unsolvable
+from netprior_core.errors import Unsolvable
 from netprior_core.networks import drunet_weights
 
 #: ``(x, σ)`` to an estimate of the clean x, same shape, device and dtype.
@@ -38,12 +38,16 @@ class Denoiser:
 
     available: None, or a sentence for a person on why it cannot be used here and what to do.
     load: the function itself, on a device.
+    refuses: the same as ``available`` for pictures of so many channels, where it is there for others.
+    needs: in a word, what is missing where it is not available.
     """
 
     name: str
     title: str
     available: Callable[[], str | None]
     load: Callable[[torch.device], Denoise]
+    refuses: Callable[[int], str | None] = lambda channels: None
+    needs: str = "weights"
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         """Load, denoise once, forget."""
@@ -55,11 +59,17 @@ def get(name: str) -> Denoiser:
     return DENOISERS[name]
 
 
+def reason(name: str, channels: int) -> str | None:
+    """Why this denoiser cannot clean pictures of so many channels here, in a sentence for a person, or None."""
+    denoiser = get(name)
+    return denoiser.available() or denoiser.refuses(channels)
+
+
 def load(name: str, device: torch.device | str) -> Denoise:
     """The function of this name on a device. Raises Unsolvable, in words, when it is not available."""
     denoiser = get(name)
-    if (reason := denoiser.available()) is not None:
-        raise Unsolvable(f"{denoiser.title}: {reason}")
+    if (missing := denoiser.available()) is not None:
+        raise Unsolvable(f"{denoiser.title}: {missing}")
     return _guarded(denoiser.load(torch.device(device)))
 
 
@@ -125,14 +135,12 @@ def _bm3d(device: torch.device) -> Denoise:
 def _neural_missing() -> str | None:
     if importlib.util.find_spec("netprior_core.networks.drunet") is None:
         return "its network is not part of this version."
-    try:
-        priors.named(NEURAL)
-    except MissingPrior:
-        return (
-            f"its weights, checkpoints/{NEURAL}.safetensors, are not here. To make them: "
-            "python -m netprior_core train denoiser --data FOLDER."
-        )
-    return None
+    if priors.usable(NEURAL):
+        return None
+    return (
+        f"its weights, checkpoints/{NEURAL}.safetensors, are not here. To make them: "
+        "python -m netprior_core train denoiser --data FOLDER."
+    )
 
 
 def _neural(device: torch.device) -> Denoise:
@@ -157,8 +165,8 @@ DENOISERS: dict[str, Denoiser] = {
     denoiser.name: denoiser
     for denoiser in (
         Denoiser("tv", "Total variation", _always, _tv),
-        Denoiser("bm3d", "BM3D", _bm3d_missing, _bm3d),
+        Denoiser("bm3d", "BM3D", _bm3d_missing, _bm3d, needs="package"),
         Denoiser("neural", "Small DRUNet", _neural_missing, _neural),
-        Denoiser("drunet", "DRUNet as published", _full_missing, _full),
+        Denoiser("drunet", "DRUNet as published", _full_missing, _full, drunet_weights.refuses),
     )
 }

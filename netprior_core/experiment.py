@@ -112,6 +112,13 @@ class Experiment(_Record):
     stop_by: str = Field("", max_length=40, description="The rule that really stops a method, by its kind; empty: none does.")
 
     @model_validator(mode="after")
+    def _methods_know_the_operator(self) -> Experiment:
+        """Settings of a method that were not given become those for the operator here, so that everyone sees what is used."""
+        # The one place that writes into a frozen record, which nobody has seen yet.
+        self.__dict__["methods"] = tuple(method.completed(self.operator) for method in self.methods)
+        return self
+
+    @model_validator(mode="after")
     def _goes_together(self) -> Experiment:
         if self.target.source == "array":
             if self.target_is != "measurement":

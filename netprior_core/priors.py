@@ -125,14 +125,37 @@ def _paths(key: str) -> Iterator[Path]:
 
 def named(name: str) -> Prior:
     """The prior that goes by this name: a shipped file's stem, or the key of one in the cache. Raises MissingPrior."""
+    path = _place(name)
+    prior = load(path)
+    _used(path)
+    return prior
+
+
+def usable(name: str) -> bool:
+    """Whether :func:`named` would find and read this prior. Each state of a file is read once: it is asked with every change."""
+    try:
+        path = _place(name)
+        about = path.stat()
+    except (MissingPrior, OSError):
+        return False
+    return _reads(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=16)
+def _reads(path: Path, changed: int, size: int) -> bool:
+    try:
+        load(path)
+    except MissingPrior:
+        return False
+    return True
+
+
+def _place(name: str) -> Path:
     if not re.fullmatch(r"[a-z0-9-]{1,80}", name):
         raise MissingPrior("A prior's name has lower-case letters, digits and dashes only.")
     for folder in (CHECKPOINTS, cache_folder()):
-        path = folder / f"{name}.safetensors"
-        if path.is_file():
-            prior = load(path)
-            _used(path)
-            return prior
+        if (folder / f"{name}.safetensors").is_file():
+            return folder / f"{name}.safetensors"
     raise MissingPrior(f"The prior '{name}' is not here. Choose another one, or upload its file again.")
 
 
@@ -243,9 +266,10 @@ def _is_size(value: Any) -> bool:
 
 
 def _used(path: Path) -> None:
-    """The least recently used goes first when room is made. Shipped files may be read-only, and never go."""
-    with contextlib.suppress(OSError):
-        os.utime(path)
+    """The least recently used of the cache goes first when room is made."""
+    if path.parent == cache_folder():
+        with contextlib.suppress(OSError):
+            os.utime(path)
 
 
 def _make_room(folder: Path) -> None:

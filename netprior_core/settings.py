@@ -42,7 +42,8 @@ def setting(
     """Declare one setting: a pydantic field with bounds, help, unit and what a control needs to know.
 
     ``main`` marks the (at most three) settings shown unfolded. ``log`` asks for a logarithmic
-    control. ``widget`` names a special control ("mask": a drawing on the target image). ``when`` is (another setting, value):
+    control. ``widget`` names a special control ("mask": a drawing on the target image; "denoiser": a choice that says what is
+    missing and takes the published weights). ``when`` is (another setting, value):
     the control is only shown while that setting has that value.
     """
     extra: Any = {"unit": unit, "label": label, "main": main, "step": step, "log": log, "widget": widget}

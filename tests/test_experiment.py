@@ -12,12 +12,13 @@ import pytest
 import torch
 from shared import dip
 
-from netprior_core import examples
+from netprior_core import examples, link
 from netprior_core.errors import InvalidSettings
 from netprior_core.experiment import MAX_BYTES, Experiment, build, describe_settings, parse, race_of
 from netprior_core.images import sha256_of
 from netprior_core.methods.baselines import Adjoint
 from netprior_core.methods.dip import DeepImagePrior
+from netprior_core.methods.pnp import RED, PnPADMM
 from netprior_core.race import summary
 from netprior_core.ui.results import table
 from netprior_core.ui.wire import Feed
@@ -348,3 +349,18 @@ def test_a_lane_says_how_long_its_preset_takes() -> None:
     name = next(name for name in DeepImagePrior.presets if name.startswith("inpainting"))
     iterations = DeepImagePrior.preset(name).iterations
     assert describe_settings(DeepImagePrior.preset(name)) == f"{name}, {iterations:,} it"
+
+
+def test_plug_and_play_settings_that_are_not_given_are_the_operators(tiny: Tiny) -> None:
+    given = [{"kind": "pnp-admm"}, {"kind": "pnp-admm", "weight": 0.23, "first": 49, "denoiser": "tv"}, {"kind": "red"}]
+    experiment = tiny(operator={"kind": "inpainting"}, methods=given)
+    plain, some, red = experiment.methods
+    assert plain == PnPADMM().suited(experiment.operator) != PnPADMM()
+    assert red == RED().suited(experiment.operator) != RED()
+    assert (some.weight, some.first, some.last, some.denoiser) == (0.23, 49, plain.last, "tv")  # type: ignore[attr-defined]
+    assert parse(experiment.to_json()) == experiment
+    assert link.decode(link.encode(experiment) or "") == experiment
+    old = PnPADMM().model_dump(mode="json")  # a link of before: every number is in it, and stays
+    assert tiny(operator={"kind": "inpainting"}, methods=[old]).methods == (PnPADMM(),)
+    race = race_of(tiny(operator={"kind": "denoising"}, methods=[{"kind": "dpir", "denoiser": "tv"}]), {}).run()
+    assert race.lanes[0].total == 48  # what DPIR has for denoising, not the 24 of the class

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from netprior_core import denoisers, priors
-from netprior_core.errors import InvalidSettings
+from netprior_core.errors import InvalidSettings, MissingPrior
 from netprior_core.metrics import psnr
 from netprior_core.networks.drunet import denoised, network_of
 from netprior_core.training import denoiser
@@ -167,7 +167,7 @@ def test_missing_data_is_said_in_words(tmp_path: Path) -> None:
 def test_an_official_file_that_is_not_there_is_said_in_words(tmp_path: Path) -> None:
     parser = ArgumentParser()
     denoiser.add_arguments(parser)
-    with pytest.raises(InvalidSettings, match="cannot be read"):
+    with pytest.raises(MissingPrior, match="cannot be read"):
         denoiser.run(parser.parse_args(["--official", str(tmp_path / "drunet_color.pth")]))
 
 

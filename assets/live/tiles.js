@@ -93,6 +93,7 @@ function updateTiles(view) {
     wantPicture(tile.slot, picture?.src ?? null);
     wantPicture(tile.spread, lane.spread ?? null);
     tile.kind = picture?.kind ?? "estimate";
+    tile.node.toggleAttribute("data-refused", lane.state === "refused");
     const scrubbed = Boolean(view.hover ?? view.position) && picture && tile.kind !== "shots";
     writeHead(tile, lane, picture, scrubbed, view.state);
     writeNumbers(view, tile, lane, scrubbed ? picture : null);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from netprior_core.bench import Report
 from netprior_core.methods import _classical
 from netprior_core.methods.lasso import Lasso
 from netprior_core.methods.tv import TotalVariation
+from netprior_core.methods.tval3 import TVAL3, misfit_weight
 from netprior_core.metrics import psnr
 from netprior_core.noise import GaussianNoise
 from netprior_core.operators import LinearModel, Operator
@@ -31,19 +32,22 @@ CASES: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "colorization": ({}, (5, 25)),
     "tomography": ({}, (1, 5)),
 }
+#: A solver of λ, by the name of its weights. As many iterations as the order of the pictures needs, TVAL3 as it runs by itself.
+SOLVERS: dict[str, Callable[[float, Problem], Any]] = {
+    "tv": lambda weight, problem: TotalVariation(weight=weight, iterations=150),
+    "lasso-dct": lambda weight, problem: Lasso(weight=weight, iterations=100),
+    "lasso-db4": lambda weight, problem: Lasso(weight=weight, iterations=100, basis="db4"),
+    "tval3": lambda weight, problem: TVAL3(mu=misfit_weight(weight, problem)),
+}
 #: Factors c tried: powers of √2, climbing from 1 (from TV's known best, for the TV denoiser).
 FINEST, COARSEST = -12, 8
 
 
-def run(quick: bool, report: Report) -> None:
-    """A row for each method and operator with its best factor; the whole table at the end, as Python."""
-    solvers: dict[str, Callable[[float], Any]] = {
-        "tv": lambda weight: TotalVariation(weight=weight, iterations=150),
-        "lasso-dct": lambda weight: Lasso(weight=weight, iterations=100),
-        "lasso-db4": lambda weight: Lasso(weight=weight, iterations=100, basis="db4"),
-    }
+def run(quick: bool, report: Report, names: Sequence[str] = ()) -> None:
+    """A row for each method and operator with its best factor; the table at the end, as Python. None named: all of them."""
     table: dict[str, dict[str, float]] = {}
-    for name, make in solvers.items():
+    for name in names or SOLVERS:
+        make = SOLVERS[name]
         for kind in list(CASES)[:2] if quick else CASES:
             key = f"tune {name} {kind}"
             row = report.cached(key)
@@ -53,13 +57,13 @@ def run(quick: bool, report: Report) -> None:
 
                 def score(power: int, problems: Any = problems, make: Any = make) -> float:
                     return statistics.fmean(
-                        _psnr(make(2 ** (power / 2) * unit), problem, truth) for problem, truth, unit in problems
+                        _psnr(make(2 ** (power / 2) * unit, problem), problem, truth) for problem, truth, unit in problems
                     )
 
                 best = climb(score, scores)
                 row = report.row(key, method=name, operator=kind, c=round(2 ** (best / 2), 3), psnr=scores[best], at_1=scores[0])
             table.setdefault(name, {})[kind] = row["c"]
-    if report.cached("tune denoiser") is None:
+    if not names and report.cached("tune denoiser") is None:
         report.row("tune denoiser", method="TV denoiser", c=_denoiser())
     print(f"WEIGHTS = {table}".replace("'", '"'))
 

@@ -50,7 +50,7 @@ def method(name: str, quick: bool) -> Method:
         "CS-DIP, gentle start": CSDIP.preset("as released, x-ray", **{"warm_up": 300, **less}),
         "BM3D-AMP": DAMP(denoiser="bm3d", iterations=2 if quick else 30),
         "TV-AMP": DAMP(),
-        "TVAL3": TVAL3(),
+        "TVAL3": TVAL3.preset("CS-DIP"),
         "TV": TotalVariation(),
         "Lasso DCT": Lasso(),
         "Lasso wavelets": Lasso(basis="db4"),

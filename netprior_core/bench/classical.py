@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from netprior_core import bases, denoisers, examples, variation
-from netprior_core.bench import Report, _classical_tuning, _xrays
+from netprior_core.bench import Report, _classical_tuning, _unseen, _xrays
 from netprior_core.bench import denoisers as denoiser_bench
 from netprior_core.bench.operators import alternating
 from netprior_core.methods.lasso import Lasso
@@ -24,7 +24,7 @@ from netprior_core.operators.compressed_sensing import CompressedSensing, DenseM
 from netprior_core.problem import Problem
 
 SUMMARY = "TV and Lasso against scikit-image and scikit-learn, BM3D on BSD68, and all of them beside CS-DIP on chest x-rays"
-PARTS = ("tv", "lasso", "bm3d", "xrays")
+PARTS = ("tv", "lasso", "bm3d", "tval3", "xrays")
 #: How much above the reference's an objective may be, relatively.
 CLOSE = 1e-3
 CPU = torch.device("cpu")
@@ -33,7 +33,12 @@ CPU = torch.device("cpu")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options besides --quick and --json."""
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--tune", action="store_true", help="only find the weights of methods/_tuned.py again, and print them")
+    parser.add_argument(
+        "--tune",
+        nargs="*",
+        choices=_classical_tuning.SOLVERS,
+        help="only find the weights of methods/_tuned.py again, and print them (none named: all)",
+    )
     parser.add_argument("--data", type=Path, help=f"folder that holds restoration/cbsd68.zip and {_xrays.XRAYS}")
     parser.add_argument("--images", type=int, default=3, help="chest x-rays")
     parser.add_argument("--photos", type=int, default=68, help="pictures of grey BSD68 for BM3D")
@@ -45,15 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """The parts that were asked for; what is already in the JSON file is not run again."""
-    report.in_parts({"quick": options.quick, "tune": options.tune})
-    if options.tune:
-        _classical_tuning.run(options.quick, report)
+    report.in_parts({"quick": options.quick, "tune": options.tune is not None})
+    if options.tune is not None:
+        _classical_tuning.run(options.quick, report, options.tune)
         return
     print(f"{torch.get_num_threads()} threads; {CONVENTION}")
     parts: dict[str, Callable[[argparse.Namespace, Report], None]] = {
         "tv": _against_scikit_image,
         "lasso": _against_scikit_learn,
         "bm3d": _published_bm3d,
+        "tval3": lambda options, report: _unseen.run(options.quick, report),
         "xrays": _xrays.run,
     }
     for name in options.parts:

@@ -41,6 +41,10 @@ TUNED_ON: dict[str, list[tuple[dict[str, Any], float]]] = {
     "tomography": [({"angles": 30}, 1)],
     "colorization": [({}, 5)],
 }
+#: Where a method's settings were searched on others.
+TUNED_ELSEWHERE: dict[tuple[str, str], list[tuple[dict[str, Any], float]]] = {
+    ("red", "deblurring"): [({"kernel": "gaussian"}, 2.55), ({"kernel": "motion", "width": 2.0}, 7.65)],
+}
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "pnp-admm": {
         "first": (10, 49, 100, 200),
@@ -140,7 +144,7 @@ def _table(report: Report, columns: list[str], rows: list[dict[str, Any]], title
 
 def _search(report: Report, name: str, kind: str, denoiser: str, which: str, device: torch.device) -> None:
     """Coordinate search from the defaults: one setting after another at its best of the grid, twice round."""
-    cases = list(_cases(kind, device))
+    cases = list(_cases(name, kind, device))
     known: dict[str, float] = {}
 
     def score(changes: dict[str, Any]) -> float:
@@ -169,9 +173,9 @@ def _search(report: Report, name: str, kind: str, denoiser: str, which: str, dev
     report.row(f"{name} | {kind} | {which}", method=name, operator=kind, default=start, tuned=score(best), settings=best)
 
 
-def _cases(kind: str, device: torch.device) -> Iterator[tuple[Any, torch.Tensor]]:
-    """Problems with their truths: every embedded picture under every strength of the operator."""
-    for settings, sigma in TUNED_ON[kind]:
+def _cases(name: str, kind: str, device: torch.device) -> Iterator[tuple[Any, torch.Tensor]]:
+    """Problems with their truths for a method: every embedded picture under every strength of the operator."""
+    for settings, sigma in TUNED_ELSEWHERE.get((name, kind), TUNED_ON[kind]):
         for i, name in enumerate(TUNED_PICTURES):
             truth = examples.get(name).targets(size=TUNED_SIDE)[:1].to(device)
             yield _problem(Operator.registry[kind](**settings), sigma, truth, 500 + i)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -19,7 +19,8 @@ class Tunable(Method):
     """A method with a few settings that decide how well it does, so that a search among them is worth its time.
 
     ``tunable``: by setting, what is tried of it. ``tuned_on`` is the name of the target on which these very settings were searched
-    with the truth in sight, "" where they were not: no setting for a person, but a mark that stays until one is changed.
+    with the truth in sight, "" where they were not: no setting for a person, but a mark that stays until one is changed, or the
+    problem is (:meth:`untuned`).
     """
 
     tunable: ClassVar[Mapping[str, Grid]] = {}
@@ -35,6 +36,16 @@ class Tunable(Method):
         """The settings to search, without those that mean nothing beside the others as they are, and what is tried of each."""
         meaningless = {f.name for f in self.fields() if f.when is not None and getattr(self, f.when[0]) != f.when[1]}
         return {name: grid for name, grid in self.tunable.items() if name not in meaningless}
+
+    def untuned(self, operator: Any) -> Tunable:
+        """For another problem than they were searched on: what was searched as it is by itself, for this operator, and no mark.
+
+        Itself where there is no mark.
+        """
+        if not self.tuned_on:
+            return self
+        plain = type(self)(kind=self.kind).suited(operator)
+        return self.model_copy(update={**{name: getattr(plain, name) for name in self.tunable}, "tuned_on": ""})
 
     def written_out(self, problem: Problem) -> Tunable:
         """These settings with the numbers that "from the noise" stands for in this problem, which is one they accept."""

@@ -54,7 +54,11 @@ class DAMP(Tunable):
 
     kind: Literal["d-amp"] = "d-amp"
     denoiser: denoisers.Name = setting(
-        "tv", "What D is: total variation, BM3D (a package with a non-commercial licence), or a small network.", main=True
+        "tv",
+        "What D is: total variation, BM3D (a package with a non-commercial licence), a small network of ours, or the published one "
+        "from a file of yours.",
+        main=True,
+        widget="denoiser",
     )
     iterations: int = setting(30, "Denoising steps.", ge=1, le=1000, main=True)
 
@@ -62,7 +66,7 @@ class DAMP(Tunable):
         return f"{self.title}, {denoisers.get(self.denoiser).title}"
 
     def accepts(self, problem: Problem) -> str | None:
-        missing = denoisers.get(self.denoiser).available()
+        missing = denoisers.reason(self.denoiser, problem.shape[0])
         reason = f"{self.label()}: {missing}" if missing else None
         return _classical.needs_linear(self, problem) or reason or super().accepts(problem)
 

@@ -49,6 +49,10 @@ class Method(Settings):
         """The settings the paper uses for this operator (a preset of these), keeping the choice of variant; self if it has none."""
         return self
 
+    def completed(self, operator: Any) -> Method:
+        """These settings, and for those that whoever wrote the experiment did not give, what is right for its operator."""
+        return self
+
     def at_hand(self) -> Method:
         """These settings, or others that work, where what they need is not installed here.
 

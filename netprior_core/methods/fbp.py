@@ -46,7 +46,9 @@ class FilteredBackProjection(Tunable):
     filter: Literal["operator", "ramp", "shepp-logan", "cosine", "hamming", "hann"] = setting(
         "operator", "Operator: the one set there. Down the list they damp noise, and fine detail, more.", main=True
     )
-    denoiser: Literal["none", "tv", "bm3d", "neural"] = setting("none", "What cleans the picture afterwards.", main=True)
+    denoiser: Literal["none", "tv", "bm3d", "neural", "drunet"] = setting(
+        "none", "What cleans the picture afterwards.", main=True, widget="denoiser"
+    )
     strength: float = setting(
         1.0, "σ the denoiser is told, over that of the noise in the picture.", ge=0.05, le=20, unit="× σ", main=True
     )
@@ -59,7 +61,7 @@ class FilteredBackProjection(Tunable):
             return f"{self.title} is for computed tomography only."
         if not isinstance(problem.model, TomographyModel):
             return f"{self.title} needs the whole sinogram, and some of it is held out: switch held-out measurements off."
-        missing = None if self.denoiser == "none" else denoisers.get(self.denoiser).available()
+        missing = None if self.denoiser == "none" else denoisers.reason(self.denoiser, problem.shape[0])
         return f"{self.label()}: {missing}" if missing else super().accepts(problem)
 
     def searched(self) -> dict[str, Grid]:

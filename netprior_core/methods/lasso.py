@@ -66,6 +66,7 @@ class Lasso(Tunable):
         "λ, the price of a coefficient. 0: from the noise, by a factor tuned once for each operator.",
         ge=0,
         le=1e4,
+        log=True,
         label="Weight λ",
         main=True,
     )

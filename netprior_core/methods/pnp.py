@@ -27,14 +27,19 @@ def denoiser_setting() -> Any:
     """The ``denoiser`` field of this family."""
     return setting(
         "neural",
-        "What stands for the prior: neural, the small DRUNet; drunet, the published one from a file of yours; bm3d (a package for "
-        "non-commercial use); tv, total variation.",
+        "What stands for the prior: a small network of ours, the published one from a file of yours, BM3D (a package for "
+        "non-commercial use), or total variation.",
         main=True,
+        widget="denoiser",
     )
 
 
 class PlugAndPlay(Tunable):
-    """What the methods of this family share: the denoiser, and settings found once for each operator."""
+    """What the methods of this family share: the denoiser, and settings found once for each operator.
+
+    An experiment that does not give a setting means that of its operator (``methods/_pnp_tuned.py``): the page, files and links
+    then show the number. What it gives stays. The defaults of the class are for operators without an entry.
+    """
 
     family: ClassVar[str] = "Plug-and-play"
 
@@ -46,13 +51,17 @@ class PlugAndPlay(Tunable):
             super().__pydantic_init_subclass__(**kwargs)
 
     def accepts(self, problem: Problem) -> str | None:
-        reason = super().accepts(problem) or refused(self.title, self.denoiser)
+        reason = super().accepts(problem) or refused(self.title, self.denoiser, problem.shape[0])
         if reason is None and (why := solvable(problem)) is not None:
             reason = f"{self.title}: {why}"
         return reason
 
     def at_hand(self) -> Method:
         return self.model_copy(update={"denoiser": denoiser_at_hand(self.denoiser)})
+
+    def completed(self, operator: Any) -> Method:
+        known = self.presets.get(preset_of(operator.kind), {})
+        return self.model_copy(update={name: value for name, value in known.items() if name not in self.model_fields_set})
 
     def suited(self, operator: Any) -> Method:
         changes: dict[str, Any] = {**self.presets.get(preset_of(operator.kind), {}), "denoiser": self.denoiser}
@@ -78,14 +87,13 @@ def denoiser_at_hand(name: denoisers.Name) -> denoisers.Name:
     return name if denoisers.get(name).available() is None else "tv"
 
 
-def refused(title: str, name: denoisers.Name) -> str | None:
-    """Why a method cannot use this denoiser, in a sentence for a person, or None."""
-    denoiser = denoisers.get(name)
-    reason = denoiser.available()
+def refused(title: str, name: denoisers.Name, channels: int) -> str | None:
+    """Why a method cannot use this denoiser for pictures of so many channels, in a sentence for a person, or None."""
+    reason = denoisers.reason(name, channels)
     if reason is None:
         return None
     other = "Another denoiser can be chosen in the settings; total variation is always there."
-    return f"{title} with {denoiser.title}: {reason} {other}"
+    return f"{title} with {denoisers.get(name).title}: {reason} {other}"
 
 
 def preset_of(kind: str) -> str:

@@ -58,6 +58,7 @@ class TotalVariation(Tunable):
         "λ, the price of a jump. 0: from the noise, by a factor tuned once for each operator.",
         ge=0,
         le=1e4,
+        log=True,
         label="Weight λ",
         main=True,
         when=("form", "penalised"),

@@ -18,6 +18,8 @@ from netprior_core.variation import gradient, gradient_adjoint, shrink, total_va
 LEAST_RANGE, MOST_RANGE = 0.5, 1.5
 #: Steepest descent steps at most before the multipliers are updated.
 INNER = 10
+#: μ where A x = y is to hold in the end: it sets the pace then, not the answer (2⁸, as published).
+CONSTRAINED_MU = 256.0
 SUFFICIENT, SHORTER, TRIES, MEMORY = 1e-5, 0.6, 5, 0.9995
 
 
@@ -36,6 +38,9 @@ class TVAL3(Tunable):
     users' guide: the MATLAB code was not run beside it, and there it constrains even with noise unless told otherwise. The run
     ends when two updates of the multipliers in a row moved x by less than the tolerance, relatively (constrained: and ‖A x − y‖ is
     below ten tolerances of ‖y‖). TV is isotropic, channel by channel.
+
+    μ = 0 stands for the μ of λ = c g² σ, as for total variation: σ the noise in units of the picture, g the gain of A, c tuned once
+    per operator; and for 2⁸ where A x = y is to hold. "CS-DIP" has μ = 2⁸ and β = 2⁵ whatever the noise, as published there.
     """
 
     title: ClassVar[str] = "TVAL3"
@@ -46,15 +51,24 @@ class TVAL3(Tunable):
         "minimization, Computational Optimization and Applications 2013"
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "CS-DIP": {},
-        "CS-DIP, penalised": {"data": "penalised"},
+        "from the noise": {},
+        "CS-DIP": {"mu": 256.0},
+        "CS-DIP, penalised": {"mu": 256.0, "data": "penalised"},
         "constrained": {"data": "constrained"},
     }
 
     tunable: ClassVar[Mapping[str, Grid]] = {"mu": (1 / 9, 1 / 3, 3, 9), "beta": (1 / 3, 3)}
 
     kind: Literal["tval3"] = "tval3"
-    mu: float = setting(256.0, "μ, the weight of the misfit (2⁸).", ge=1e-3, le=1e9, log=True, label="Misfit weight μ", main=True)
+    mu: float = setting(
+        0.0,
+        "μ, the weight of the misfit. 0: from the noise, by a factor tuned once for each operator.",
+        ge=0,
+        le=1e9,
+        log=True,
+        label="Misfit weight μ",
+        main=True,
+    )
     beta: float = setting(
         32.0, "β, how closely the jumps are tied to the picture (2⁵).", ge=1e-3, le=1e9, log=True, label="Tie β", main=True
     )
@@ -67,12 +81,24 @@ class TVAL3(Tunable):
     def accepts(self, problem: Problem) -> str | None:
         return _classical.needs_linear(self, problem) or super().accepts(problem)
 
+    def written_out(self, problem: Problem) -> Tunable:
+        return self.model_copy(update={"mu": self._mu(problem)})
+
+    def _constrains(self, problem: Problem) -> bool:
+        return self.data == "constrained" or (self.data == "auto" and problem.noise_std == 0)
+
+    def _mu(self, problem: Problem) -> float:
+        """μ, with the number that 0 stands for."""
+        if self.mu or self._constrains(problem):
+            return self.mu or CONSTRAINED_MU
+        return misfit_weight(_classical.tuned_weight("tval3", problem), problem)
+
     def _solve(self, problem: Problem, seed: int, prepared: Any) -> Iterator[Step]:
         model = _classical.linear(problem)
         norm = max(model.norm(), 1.0)  # as the released code: only what is larger is made smaller
         scale = scaling(problem.measurement, norm)
-        y, mu, beta = scale / norm * problem.measurement, self.mu, self.beta
-        constrained = self.data == "constrained" or (self.data == "auto" and problem.noise_std == 0)
+        y, mu, beta = scale / norm * problem.measurement, self._mu(problem), self.beta
+        constrained = self._constrains(problem)
 
         x = scale * model.initial(problem.measurement)
         image, jumps = model.forward(x) / norm, gradient(x)
@@ -132,6 +158,12 @@ class TVAL3(Tunable):
                     break
         note = f"{'constrained' if constrained else f'λ = {norm**2 / (mu * scale):.3g}'}, {step.iteration} steps"
         yield replace(step, stage="result", info={"returns": step.iteration, "note": note})
+
+
+def misfit_weight(weight: float, problem: Problem) -> float:
+    """μ with which penalised TVAL3 is total variation of this λ, of ½ ‖A x − y‖² + λ TV(x): max(‖A‖, 1)²/(λ s)."""
+    norm = max(_classical.linear(problem).norm(), 1.0)
+    return norm**2 / (weight * scaling(problem.measurement, norm))
 
 
 def scaling(y: torch.Tensor, norm: float) -> float:

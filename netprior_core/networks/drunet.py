@@ -121,8 +121,9 @@ def extended(x: torch.Tensor, multiple: int) -> torch.Tensor:
 def denoised(network: DRUNet, x: torch.Tensor, sigma: float | torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
     """``network`` on grey or colour: a grey picture goes through a network of three channels as three equal ones, averaged after.
 
-    That is how the small network was trained: it tells grey from colour by the noise, which is then equal in all channels. A
-    colour picture goes through a grey network channel by channel.
+    That is how the small network was trained: it tells grey from colour by the noise, which is then equal in all channels. The
+    published colour network was not, and is not to be given grey (``drunet_weights.refuses``). A colour picture goes through a
+    grey network channel by channel.
     """
     channels = x.shape[1]
     if channels == network.channels:

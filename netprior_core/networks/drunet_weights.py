@@ -23,31 +23,54 @@ from netprior_core.networks.drunet import FULL, DRUNet
 MAX_OFFICIAL_BYTES = 160 * 2**20
 #: Names under which a published file is kept in the cache, by its channels.
 KEPT = {3: "drunet-color", 1: "drunet-gray"}
+COLOURS = {3: "colour", 1: "grey"}
 #: A zip that unpacks to more than so many times its size is not a file of weights.
 _MOST_UNPACKED = 4
 _TERMS = "weights by K. Zhang, Y. Li, W. Zuo, L. Zhang, L. Van Gool, R. Timofte (2021), given by the user; not part of NetPrior"
 
 
+def kept() -> tuple[int, ...]:
+    """Channels of the published networks whose weights were kept: some of 1 and 3."""
+    return tuple(channels for channels, name in sorted(KEPT.items()) if _path(name).is_file())
+
+
 def missing() -> str | None:
     """Why the published network cannot be used, in a sentence for a person, or None when one of its files was kept."""
-    if any(_path(name).is_file() for name in KEPT.values()):
+    if kept():
         return None
     return (
-        "its published weights (131 MB) are not here. If you have drunet_color.pth or drunet_gray.pth: "
-        "python -m netprior_core train denoiser --official FILE."
+        "its published weights (131 MB) are not here. If you have drunet_color.pth or drunet_gray.pth, open it under this method's "
+        "settings, or: python -m netprior_core train denoiser --official FILE."
+    )
+
+
+def refuses(channels: int) -> str | None:
+    """Why pictures of so many channels cannot be denoised with the weights that were kept, or None.
+
+    A grey picture is no task for the colour network: it was taught with noise of its own in each channel, takes what three equal
+    channels have in common for the picture, and leaves most of the noise.
+    """
+    if channels != 1 or kept() != (3,):
+        return None
+    return (
+        "only its colour weights are here, and of a grey picture they would leave most of the noise. If you have drunet_gray.pth, "
+        "open it under this method's settings, or: python -m netprior_core train denoiser --official FILE."
     )
 
 
 def denoiser(device: torch.device | str) -> Callable[[torch.Tensor, float], torch.Tensor]:
-    """The published network as a denoiser: that for grey or colour, as the first picture is; the other one where only it was kept.
+    """The published network as a denoiser: that for grey or colour, as each picture is. Colour where only the grey one was kept:
+    channel by channel.
 
-    Raises MissingPrior, when called with a picture, if neither is there.
+    Raises MissingPrior, when called with a picture, if there is none for it (:func:`refuses`).
     """
     loaded: dict[int, Callable[[torch.Tensor, float], torch.Tensor]] = {}
 
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
         channels = x.shape[1]
         if channels not in loaded:
+            if (reason := refuses(channels)) is not None:
+                raise MissingPrior(f"DRUNet as published: {reason}")
             loaded[channels] = drunet.denoiser(priors.load(_kept(channels)), device)
         return loaded[channels](x, sigma)
 
@@ -60,8 +83,7 @@ def read_official(data: bytes) -> tuple[int, dict[str, torch.Tensor]]:
     Nothing but tensors is unpickled. Checked before use: the size of the file (and of what it unpacks to), the names, shapes and
     types of all tensors, and that they are finite. Raises MissingPrior, in words for a person, when anything is not as published.
     """
-    if len(data) > MAX_OFFICIAL_BYTES:
-        raise MissingPrior(f"This file is larger than {MAX_OFFICIAL_BYTES >> 20} MiB; DRUNet's weights take 131 MB.")
+    _check_size(len(data))
     state = _tensors(data)
     head = state.get("m_head.weight")
     if head is None or head.ndim != 4:
@@ -90,11 +112,29 @@ def read_official(data: bytes) -> tuple[int, dict[str, torch.Tensor]]:
     return channels, found
 
 
-def adopt(data: bytes) -> str:
+def adopt_file(path: Path, *, replace: bool = True) -> str:
+    """:func:`adopt` for a file, whose size is looked at before it is read; ``replace``: also where such weights were kept before.
+
+    Raises MissingPrior, in words for a person, also when the file cannot be read.
+    """
+    try:
+        _check_size(path.stat().st_size)
+        data = path.read_bytes()
+    except OSError as error:
+        raise MissingPrior(f"{path.name[:80]} cannot be read: {error.strerror}.") from None
+    return adopt(data, replace=replace)
+
+
+def adopt(data: bytes, *, replace: bool = True) -> str:
     """Keep a published file, given by a person, in the cache as half-precision safetensors; its name there. Raises MissingPrior."""
     channels, state = read_official(data)
+    if not replace and channels in kept():
+        raise MissingPrior(
+            f"DRUNet's {COLOURS[channels]} weights are here already, for all who use this server: they stay. To "
+            "replace them: python -m netprior_core train denoiser --official FILE."
+        )
     card = {
-        "title": f"DRUNet as published, {'colour' if channels == 3 else 'grey'}",
+        "title": f"DRUNet as published, {COLOURS[channels]}",
         "network": f"DRUNet, widths {', '.join(map(str, FULL['widths']))}",
         "settings": {**FULL, "channels": channels},
         "terms": _TERMS,
@@ -112,9 +152,15 @@ def _path(name: str) -> Path:
 
 
 def _kept(channels: int) -> Path:
-    """The kept file for these channels, or the other one: grey fits a colour network, and colour a grey one channel by channel."""
-    names = sorted(KEPT.values(), key=lambda name: name != KEPT.get(channels))
+    """The kept file for these channels; for colour also the grey network's."""
+    names = [KEPT[3], KEPT[1]] if channels == 3 else [KEPT[1]]
     return next((path for name in names if (path := _path(name)).is_file()), _path(names[0]))
+
+
+def _check_size(size: int) -> None:
+    """Raises MissingPrior when a file of so many bytes is too large to be read at all."""
+    if size > MAX_OFFICIAL_BYTES:
+        raise MissingPrior(f"This file is larger than {MAX_OFFICIAL_BYTES >> 20} MiB; DRUNet's weights take 131 MB.")
 
 
 def _tensors(data: bytes) -> dict[str, torch.Tensor]:

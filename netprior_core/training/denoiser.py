@@ -15,10 +15,9 @@ from netprior_core import priors
 from netprior_core.bench import machine_words
 from netprior_core.compute import choose
 from netprior_core.device import pick_device
-from netprior_core.errors import InvalidSettings
 from netprior_core.metrics import psnr
 from netprior_core.networks.drunet import SMALL, DRUNet, denoised
-from netprior_core.networks.drunet_weights import adopt
+from netprior_core.networks.drunet_weights import adopt_file
 from netprior_core.networks.seeded import seeded
 from netprior_core.training._cards import write_readme
 from netprior_core.training._loop import keep_state, load_state, stretched, train
@@ -55,10 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Train until the steps or the minutes are used up; saves on the way."""
     if options.official is not None:
-        try:
-            print(f"kept as {adopt(options.official.read_bytes())}")
-        except OSError as error:
-            raise InvalidSettings(f"{options.official} cannot be read: {error.strerror}.") from None
+        print(f"kept as {adopt_file(options.official)}")
         return
     device = pick_device(options.device)
     patches = NoisyPatches(options.data, seed=options.seed, batch=options.batch, side=options.side)

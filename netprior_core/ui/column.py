@@ -5,6 +5,7 @@ Every event handler returns a dict of component to new value; what is not in it 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,17 +17,17 @@ import gradio as gr
 from netprior_core import examples, link
 from netprior_core.compute import apart
 from netprior_core.errors import NetPriorError
-from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage, build
-from netprior_core.methods import Method
+from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage
 from netprior_core.operators import Operator
 from netprior_core.settings import field_spec
 from netprior_core.stopping import StoppingRule
 from netprior_core.ui import files, setup
-from netprior_core.ui.drawn import QUIET, Change, Changes, Drawn
+from netprior_core.ui.drawn import QUIET, Change, Changes
+from netprior_core.ui.preview import Previewed
 from netprior_core.ui.say import inform, warn
 from netprior_core.ui.session import App
 from netprior_core.ui.tuner import Tuner
-from netprior_core.ui.wire import recording_message, setup_message
+from netprior_core.ui.wire import recording_message
 
 SIZES = (28, 32, 64, 128, 256, 512, 1024)
 TO_THE_LIVE_VIEW = """() => {
@@ -40,14 +41,11 @@ TO_LEARN = (
     "const tab = [...document.querySelectorAll('#np-tabs [role=tab]')].find((t) => t.textContent.trim() === 'Learn');"
     "tab.click(); tab.scrollIntoView({ block: 'start' }); tab.focus({ preventScroll: true })"
 )
-NOTHING = ""  # the empty choice of a lane
 NO_LINK = "Uploaded images cannot be in a link: share the zip of a run instead."
 
 
-class Column(Drawn):
+class Column(Previewed):
     """Builds the controls. ``live``, the live view, is set by the page before :meth:`wire`."""
-
-    live: Any
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -119,6 +117,7 @@ class Column(Drawn):
         self.lanes: list[gr.Group] = []
         self.methods: list[gr.Dropdown] = []
         self.presets: list[gr.Dropdown] = []
+        self.refused: list[gr.HTML] = []
         for lane in range(MAX_LANES):
             with gr.Group(elem_classes=f"np-lane np-lane-{lane}") as group:
                 self.lanes.append(group)
@@ -126,6 +125,7 @@ class Column(Drawn):
                     choices: dict[str, Any] = {"filterable": False, "interactive": True, "min_width": 120}
                     self.methods.append(gr.Dropdown([], label=f"Method {lane + 1}", elem_id=f"np-method-{lane}", **choices))
                     self.presets.append(gr.Dropdown([], label="Settings", elem_id=f"np-preset-{lane}", **choices))
+                self.refused.append(gr.HTML("", visible=False, elem_id=f"np-why-{lane}"))
                 self._render_lane(lane)
                 self.tuner.build(lane)
         gr.HTML("<h2><b>5</b> Run</h2>", elem_classes="np-step")
@@ -184,13 +184,14 @@ class Column(Drawn):
     def wire(self, tries: list[tuple[Any, Callable[..., Experiment], str]]) -> None:
         """Connect the events. ``tries``: buttons, the experiment each fills in, the recording shown with it ("": none)."""
         everything = self.everything()
-        self.experiment.change(self._preview, [self.experiment], [self.live], trigger_mode="always_last", **QUIET)
+        shown = [self.live, *self.methods, *self.refused]
+        self.experiment.change(self.looked_at, [self.experiment], shown, trigger_mode="always_last", **QUIET)
 
         def value_of(component: Any, name: str) -> None:
             """A control that stands for one value of the experiment."""
             field = replace(field_spec(name, Experiment.model_fields[name]), label=str(component.label))
-            outputs = [self.experiment, self.link]
-            component.input(self.typed(field, []), [component, self.experiment], outputs, trigger_mode="always_last", **QUIET)
+            inputs = [component, self.experiment]
+            component.input(self.typed(field, []), inputs, self.of_a_value(), trigger_mode="always_last", **QUIET)
             if isinstance(component, gr.Number):
                 self.settle(component, field, [])
 
@@ -288,7 +289,7 @@ class Column(Drawn):
         states = [self.experiment, self.nonce, self.shape_of_operator, self.shape_of_rules, *self.shape_of_lanes]
         controls = [self.gallery, self.blurb, self.count, self.target_is, self.target, self.size, self.channels, self.operator]
         run = [self.seed, self.seeds, self.schedule, self.rules, self.rules_box, self.stop_by]
-        return [*states, self.live, self.link, *controls, *run, *self.lanes, *self.methods, *self.presets]
+        return [*states, self.live, self.link, *controls, *run, *self.lanes, *self.methods, *self.presets, *self.refused]
 
     def show(self, experiment: Experiment, nonce: int, request: gr.Request) -> Changes:
         """An experiment in every control; the live view follows the experiment's own change."""
@@ -315,25 +316,27 @@ class Column(Drawn):
             self.rules_box: gr.update(open=True) if experiment.stopping else gr.skip(),
             self.shape_of_rules: f"{'+'.join(rule.kind for rule in experiment.stopping)}/{nonce}",
         }
-        kinds = [(cls.title, cls.model_fields["kind"].default) for cls in Method.registry]
+        session = self.app.session(request.session_hash)
         for lane in range(MAX_LANES):
             here = lane < len(experiment.methods)
-            kind = experiment.methods[lane].kind if here else NOTHING
-            only = lane == 0 and len(experiment.methods) == 1
-            changes[self.shape_of_lanes[lane]] = f"{kind}/{nonce}" if here else "none"
+            changes[self.shape_of_lanes[lane]] = f"{experiment.methods[lane].kind}/{nonce}" if here else "none"
             changes[self.lanes[lane]] = gr.update(visible=lane <= len(experiment.methods))
-            changes[self.methods[lane]] = gr.update(choices=kinds if only else [("none", NOTHING), *kinds], value=kind)
+            changes[self.methods[lane]] = self.menu(experiment, lane, session)
             changes[self.presets[lane]] = self.preset_of(experiment, lane)
         return changes
 
     def attempt(self, now: Experiment, change: Change, request: gr.Request) -> Changes:
         """One changed value, or a warning and nothing."""
         try:
-            _, new = self.app.session(request.session_hash).edit(now, change)
+            before, new = self.app.session(request.session_hash).edit(now, change)
         except NetPriorError as error:
             warn(str(error))
             return gr.skip()
-        return {self.experiment: new, self.link: _link(new, request)}
+        changes: Changes = {self.experiment: new, self.link: _link(new, request)}
+        for lane in _given_up(before, new):
+            changes[self.presets[lane]] = self.preset_of(new, lane)
+            changes[self.shape_of_lanes[lane]] = f"{new.methods[lane].kind}/untuned/{time.monotonic_ns()}"  # drawn anew
+        return changes
 
     def renew(self, now: Experiment, nonce: int, change: Change, request: gr.Request) -> Changes:
         """The controls that a change concerns; after one that does not fit, every control as it was; nothing where all is the same.
@@ -348,6 +351,7 @@ class Column(Drawn):
             return self.show(session.setup or now, nonce + 1, request)
         if new == now:  # a list that was only looked at reports its value, too
             return {self.nonce: nonce}
+        _given_up(now, new)
         changes = self.show(new, nonce + 1, request)
         known = self.show(now, nonce + 1, request)
         kept = {self.experiment, self.nonce, self.shape_of_operator, self.shape_of_rules, *self.shape_of_lanes}
@@ -361,6 +365,12 @@ class Column(Drawn):
             if before == after:
                 del changes[self.shape_of_lanes[lane]]
         return changes
+
+    def anew(self, now: Experiment, nonce: int, change: Change, request: gr.Request) -> Changes:
+        session = self.app.session(request.session_hash)
+        _, new = session.edit(now, change)
+        session.shown = None  # the live view shows what was the case before
+        return {**self.show(new, nonce + 1, request), **self.seen(new, request)}
 
     def _take(self, paths: list[str], request: gr.Request) -> list[UploadedImage]:
         session = self.app.session(request.session_hash)
@@ -406,32 +416,14 @@ class Column(Drawn):
     def tune_button(self, lane: int) -> None:
         self.tuner.button(lane)
 
-    def shows(self, experiment: Experiment, request: gr.Request) -> None:
-        """The live view has a recording of this experiment: no preview is to take its place."""
-        self.app.session(request.session_hash).shown = experiment
 
-    def _preview(self, now: Experiment | None, request: gr.Request) -> Any:
-        """The strip and the lanes of what is set up; nothing while a race is on the screen, where a search never is.
-
-        Building a problem takes up to a second, in which the set-up may change again and a race begin: then it comes too late.
-        """
-        session = self.app.session(request.session_hash)
-        experiment = session.setup or now
-        if experiment is None or session.racing or session.shown == experiment:
-            return gr.skip()
-        try:
-            setup.check_size(experiment, self.app.max_size)
-            message = apart(_built_message, experiment, dict(session.images))
-        except NetPriorError as error:
-            message = setup_message(experiment, None, None, note=str(error))
-        if session.racing or (session.setup or experiment) != experiment:
-            return gr.skip()
-        session.shown = experiment
-        return message
-
-
-def _built_message(experiment: Experiment, images: dict[str, Any]) -> dict[str, Any]:
-    return setup_message(experiment, *build(experiment, images))
+def _given_up(before: Experiment, after: Experiment) -> list[int]:
+    """Lanes that are no longer as a search has left them, since the problem is another one; the person is told."""
+    lanes = setup.given_up(before, after)
+    if lanes:
+        titles = " and ".join(dict.fromkeys(after.methods[lane].title for lane in lanes))
+        inform(f"{titles}: the settings that were tuned on the image are the usual ones again, since the problem has changed.")
+    return lanes
 
 
 def _link(experiment: Experiment, request: gr.Request) -> str:

@@ -49,7 +49,7 @@ def control(field: FieldSpec, value: Any, key: str) -> gr.components.Component |
             low is not None
             and high is not None
             and not field.optional
-            and (not field.log or (0 < high / (low or high) <= 1000 and not whole))
+            and (not field.log or (low > 0 and high / low <= 1000 and not whole))
         ):
             return gr.Slider(low, high, value=value, step=step or (low if field.log else _step(low, high)), **common)
         return gr.Number(value=value, step=step or _arrow(value), **common)

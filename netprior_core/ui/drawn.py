@@ -10,16 +10,19 @@ from typing import Any
 
 import gradio as gr
 
+from netprior_core import denoisers
 from netprior_core.compute import apart
+from netprior_core.errors import NetPriorError
 from netprior_core.experiment import Experiment
 from netprior_core.methods._tunable import Tunable
+from netprior_core.networks import drunet_weights
 from netprior_core.noise import Noise
 from netprior_core.settings import FieldSpec
 from netprior_core.stopping import StoppingRule
-from netprior_core.ui import files, setup
+from netprior_core.ui import files, offers, setup
 from netprior_core.ui.canvas import canvas
 from netprior_core.ui.controls import FILES, control, misfit, split
-from netprior_core.ui.say import warn
+from netprior_core.ui.say import inform, warn
 from netprior_core.ui.session import App
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -49,9 +52,17 @@ class Drawn:
         """Every control after a change."""
         raise NotImplementedError
 
+    def anew(self, now: Experiment, nonce: int, change: Change, request: gr.Request) -> Changes:
+        """Every control and the live view after something has come here, even where the set-up stays the same."""
+        raise NotImplementedError
+
     def everything(self) -> list[Any]:
         """Every component that shows a part of the experiment."""
         raise NotImplementedError
+
+    def of_a_value(self) -> list[Any]:
+        """What may change with one value: the experiment, its link, and lanes that were tuned on the problem as it was."""
+        return [self.experiment, self.link, *self.presets, *self.shape_of_lanes]
 
     def preset_of(self, experiment: Experiment, lane: int) -> Any:
         """The control of a lane's presets."""
@@ -98,7 +109,7 @@ class Drawn:
                 changes[self.shape_of_operator] = f"{now.operator.kind}/{nonce}/{kind}"
             return changes
 
-        outputs = [self.experiment, self.link, self.shape_of_operator]
+        outputs = [*self.of_a_value(), self.shape_of_operator]
         choice.input(chosen, [choice, self.experiment, self.nonce], outputs, trigger_mode="always_last", **QUIET)
 
     def _mismatch(self, experiment: Experiment) -> None:
@@ -152,7 +163,9 @@ class Drawn:
         if field.widget == "prior":
             self._prior(experiment, path, field, key)
             return
-        component = control(field, getattr(settings, field.name), key)
+        value = getattr(settings, field.name)
+        asks = field.widget == "denoiser"
+        component = offers.denoiser_menu(field, value, experiment.channels, key) if asks else control(field, value, key)
         if component is None:
             return
         typed = self.typed(field, path)
@@ -167,12 +180,14 @@ class Drawn:
                 changes[self.presets[int(path[1])]] = self.preset_of(changes[self.experiment], int(path[1]))
             return changes
 
-        outputs = [self.experiment, self.link, self.shape_of_operator, *self.presets]
+        outputs = [*self.of_a_value(), self.shape_of_operator]
         inputs = [component, self.experiment, self.nonce]
         listener = component.upload if isinstance(component, gr.File) else component.input  # type: ignore[attr-defined]
         listener(changed, inputs, outputs, trigger_mode="always_last", **QUIET)
         if isinstance(component, gr.Number):
             self.settle(component, field, path)
+        if asks and set(drunet_weights.KEPT) != set(drunet_weights.kept()):
+            self._weights(path, field, key)
 
     def typed(self, field: FieldSpec, path: list[str | int]) -> Callable[[Any, Experiment, gr.Request], Changes]:
         """The event of a control of one setting, the one at ``path`` in the experiment."""
@@ -240,6 +255,39 @@ class Drawn:
         chooser.input(changed, [chooser, self.experiment, self.nonce], self.everything(), trigger_mode="always_last", **QUIET)
         given.upload(opened, [given, self.experiment, self.nonce], self.everything(), **QUIET)
 
+    def _weights(self, path: list[str | int], field: FieldSpec, key: str) -> None:
+        """Where the published DRUNet's weights are given, as long as some of them are missing."""
+        with gr.Accordion("DRUNet’s published weights", open=False):
+            gr.HTML(
+                "<p class='np-info'>drunet_color.pth for colour, drunet_gray.pth for grey (131 MB each, from its authors). Nothing "
+                "but numbers is read from the file, and they are kept for later runs.</p>"
+            )
+            given = gr.File(
+                label="Open weights (.pth or .safetensors)",
+                file_types=[".pth", ".safetensors"],
+                type="filepath",
+                height=76,
+                elem_id=f"np-{key}-weights",
+            )
+
+        def opened(file: str | None, now: Experiment, nonce: int, request: gr.Request) -> Changes:
+            if file is None:
+                return gr.skip()
+            try:
+                colour = apart(files.adopt_weights, file)
+            except NetPriorError as error:
+                warn(str(error))
+                return {given: None}
+            inform(f"DRUNet's {colour} weights are here now.")
+
+            def chosen(base: Experiment) -> Experiment:
+                fits = denoisers.reason("drunet", base.channels) is None
+                return setup.change(base, [*path, field.name], "drunet") if fits else base
+
+            return self.anew(now, nonce, chosen, request)
+
+        given.upload(opened, [given, self.experiment, self.nonce], [*self.everything(), given], **QUIET)
+
     def _mask_editor(self, experiment: Experiment) -> None:
         editor = canvas(apart(files.editor_background, experiment))
 
@@ -249,8 +297,7 @@ class Drawn:
                 return gr.skip()
             return self.attempt(now, lambda base: setup.change(base, ["operator", "mask"], mask), request)
 
-        outputs = [self.experiment, self.link]
-        editor.input(drawn, [editor, self.experiment], outputs, trigger_mode="always_last", **QUIET)
+        editor.input(drawn, [editor, self.experiment], self.of_a_value(), trigger_mode="always_last", **QUIET)
 
 
 def _rule_words(rule: StoppingRule) -> str:

@@ -19,6 +19,7 @@ from netprior_core.errors import BadImage, InvalidSettings, NetPriorError
 from netprior_core.experiment import MAX_SHOTS, Experiment, UploadedArray, UploadedImage, target_image
 from netprior_core.frames import picture_of
 from netprior_core.images import read_upload, sha256_of
+from netprior_core.networks import drunet_weights
 from netprior_core.race import Race
 from netprior_core.recording import (
     MAX_ARRAY_BYTES,
@@ -103,6 +104,15 @@ def _bytes(path: str, limit: int) -> bytes:
 def adopt_prior(path: str) -> str:
     """The name of an uploaded prior, kept for this and later runs. Raises MissingPrior when it is none."""
     return priors.adopt(_bytes(path, priors.MAX_FILE_BYTES))
+
+
+def adopt_weights(path: str) -> str:
+    """Keep uploaded weights of the published DRUNet for this and later runs; "colour" or "grey". Raises MissingPrior.
+
+    Weights that are here stay: whoever else uses this server races with them.
+    """
+    name = drunet_weights.adopt_file(Path(path), replace=False)
+    return next(drunet_weights.COLOURS[channels] for channels, known in drunet_weights.KEPT.items() if known == name)
 
 
 def priors_of(session: Session, race: Race) -> list[str]:

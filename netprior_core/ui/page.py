@@ -17,9 +17,10 @@ from netprior_core import link
 from netprior_core.errors import NetPriorError
 from netprior_core.experiment import Experiment, race_of
 from netprior_core.methods import Method
+from netprior_core.networks.drunet_weights import MAX_OFFICIAL_BYTES
 from netprior_core.operators import Operator
 from netprior_core.recording import MAX_ZIP_BYTES
-from netprior_core.ui import api, files, learn, results, setup
+from netprior_core.ui import api, files, learn, offers, results, setup
 from netprior_core.ui.ceiling import Ceiling
 from netprior_core.ui.column import Column
 from netprior_core.ui.data_axis import SPOTS_JS, DataAxis
@@ -34,7 +35,8 @@ from netprior_core.ui.stream import stream
 from netprior_core.ui.theme import CSS, theme
 from netprior_core.ui.wire import Feed, recorded_frames, setup_message
 
-MAX_FILE_SIZE = MAX_ZIP_BYTES  # of a recording; pictures of more than 20 MB are refused when they are read
+#: Of a recording, or of DRUNet's published weights; what is larger than its kind may be is refused before it is read.
+MAX_FILE_SIZE = max(MAX_ZIP_BYTES, MAX_OFFICIAL_BYTES)
 HIDEABLE = (*PARTS, "setup", "results", "axis", "learn")
 #: gradio calls the pictures of a gallery "Thumbnail 1 of 13"; who hears the page wants to know which set it is.
 NAME_THE_SETS = """() => {
@@ -273,8 +275,12 @@ def family_headings() -> str:
     first: dict[str, str] = {}
     for cls in Method.registry:
         first.setdefault(cls.family, cls.title)
+
+    def named(title: str) -> str:  # with and without the mark
+        return ", ".join(f"[aria-label={json.dumps(name, ensure_ascii=False)}]" for name in (title, title + offers.NOT_HERE))
+
     return "".join(
-        f"[id^='np-method-'] li[aria-label={json.dumps(title)}]::before {{ content: {json.dumps(family)}; }}\n"
+        f"[id^='np-method-'] li:is({named(title)})::before {{ content: {json.dumps(family)}; }}\n"
         for family, title in first.items()
     )
 

@@ -38,7 +38,8 @@ def table(race: Race, experiment: Experiment, ceilings: Sequence[Ceiling] = ()) 
     rows = summary(race)
     columns = [True, race.has_truth, race.has_truth, True, True, race.has_truth, True, True]
     head = "".join(f"<th scope='col'>{name}</th>" for name, shown in zip(HEADS, columns, strict=True) if shown)
-    scored = [row["psnr"] for row in rows if row["psnr"] is not None]
+    peeked = [bool(experiment.tuned(lane.method)) for lane in race.lanes]
+    scored = [row["psnr"] for row, looked in zip(rows, peeked, strict=True) if row["psnr"] is not None and not looked]
     body = ""
     for index, row in enumerate(rows):
         best = f"{row['best_psnr']:.2f} at {row['best_iteration']}" if row["best_psnr"] is not None else "–"
@@ -51,7 +52,7 @@ def table(race: Race, experiment: Experiment, ceilings: Sequence[Ceiling] = ()) 
             f"{row['prepare_seconds']:.1f}",
             f"{row['seconds']:.1f}",
         ]
-        if scored and row["psnr"] == max(scored) and len(rows) > 1:
+        if len(scored) > 1 and row["psnr"] == max(scored) and not peeked[index]:
             cells[0] = f"<b>{cells[0]}</b>"
         tds = "".join(f"<td>{cell}</td>" for cell, shown in zip(cells, columns[1:], strict=True) if shown)
         state = "" if row["state"] == "finished" else f" <em>{row['state']}</em>"
@@ -67,6 +68,8 @@ def table(race: Race, experiment: Experiment, ceilings: Sequence[Ceiling] = ()) 
     ]
     notes.append("Residual: ‖A x̂ − y‖ / √m in units of the measurement, of the unclipped estimate.")
     notes += [CEILING_NOTE] if ceilings else []
+    if any(peeked) and len(scored) > 1:
+        notes.append("Bold: the largest PSNR among methods whose settings were not tuned with the truth in sight.")
     notes += list(race.rule_notes.values())
     foot = "<br>".join(html.escape(note) for note in notes)
     content = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"

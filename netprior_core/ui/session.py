@@ -41,6 +41,8 @@ class Session:
     setup: Experiment | None = None
     shown: Experiment | None = None  # the set-up that the live view shows, or whose recording it shows
     learned: list[str] = field(default_factory=list)  # names of priors that this tab learned, the last one first
+    #: Which methods refuse the set-up that the menus were last marked for, and what that depends on (``ui.offers``).
+    offered: tuple[str, dict[str, str]] = ("", {})
     tuning: threading.Event | None = None  # while the settings of a lane are searched; set, it ends the search
     editing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 

@@ -13,6 +13,7 @@ from netprior_core import examples, priors
 from netprior_core.errors import BadImage, InvalidSettings, MissingPrior
 from netprior_core.experiment import MAX_LANES, Experiment, UploadedArray, UploadedImage, parse
 from netprior_core.methods import Method
+from netprior_core.methods._tunable import Tunable
 from netprior_core.noise import GaussianNoise
 from netprior_core.operators import Operator
 from netprior_core.settings import Settings
@@ -29,7 +30,8 @@ DEFAULTS = "default"
 def change(experiment: Experiment, path: Sequence[str | int], value: Any) -> Experiment:
     """The experiment with one value replaced. Raises InvalidSettings when it no longer fits.
 
-    A method one of whose settings is replaced is no longer as a search with the truth in sight has left it.
+    A method one of whose settings is replaced is no longer as a search with the truth in sight has left it, and one that was left
+    so for another problem goes back to its settings (:func:`_parsed`).
     """
     data = experiment.model_dump(mode="json")
     place: Any = data
@@ -38,7 +40,35 @@ def change(experiment: Experiment, path: Sequence[str | int], value: Any) -> Exp
     place[path[-1]] = value
     if path[0] == "methods" and len(path) > 2:
         place.pop("tuned_on", None)
-    return parse(data)
+    return _parsed(experiment, data)
+
+
+def same_problem(one: Experiment, other: Experiment) -> bool:
+    """Whether a search on one of them, with its truth in sight, says anything of the other: the same A, noise and picture."""
+    parts = ["target", "target_is", "size", "channels", "operator", "noise", "mismatch", "seed"]
+    parts += ["shots"] if other.operator.needs_shots else []
+    return all(getattr(one, part) == getattr(other, part) for part in parts)
+
+
+def given_up(before: Experiment, after: Experiment) -> list[int]:
+    """Lanes whose settings had been searched on the problem before, which the one after is not any more."""
+    if same_problem(before, after):
+        return []
+    lanes = enumerate(zip(before.methods, after.methods, strict=False))
+    return [lane for lane, (old, new) in lanes if before.tuned(old) and old.kind == new.kind and not after.tuned(new)]
+
+
+def _parsed(before: Experiment, data: dict[str, Any]) -> Experiment:
+    """What a change made of ``before``. Raises InvalidSettings when it no longer fits.
+
+    A weight that was searched for one A, noise and picture may be far off for others, and the mark would name the wrong ones: with
+    another problem, methods that carry it go back to the settings they have by themselves.
+    """
+    after = parse(data)
+    if same_problem(before, after):
+        return after
+    methods = tuple(one.untuned(after.operator) if isinstance(one, Tunable) else one for one in after.methods)
+    return after.model_copy(update={"methods": methods})
 
 
 def from_set(key: str, seed: int = 0) -> Experiment:
@@ -81,7 +111,7 @@ def with_operator(experiment: Experiment, kind: str) -> Experiment:
             changes["target_is"] = "truth"
         if isinstance(experiment.noise, GaussianNoise):
             changes["noise"] = experiment.noise.model_copy(update={"clip": False}).model_dump(mode="json")
-    return parse({**experiment.model_dump(mode="json"), **changes})
+    return _parsed(experiment, {**experiment.model_dump(mode="json"), **changes})
 
 
 def with_noise(experiment: Experiment, kind: str) -> Experiment:
@@ -220,7 +250,7 @@ def with_uploads(
             data["target_is"] = "truth"
     if shots is not None:
         data["shots"] = {"source": "upload", "images": [shot.model_dump(mode="json") for shot in shots]}
-    return parse(data)
+    return _parsed(experiment, data)
 
 
 def without_uploads(experiment: Experiment, *, target: bool = False, shots: bool = False) -> Experiment:
@@ -230,7 +260,7 @@ def without_uploads(experiment: Experiment, *, target: bool = False, shots: bool
         data |= {"target": {"source": "embedded", "set": key, "index": 0}, "target_is": "truth"}
     if shots and experiment.shots.source != "embedded":
         data["shots"] = {"source": "embedded", "set": key, "count": min(10, examples.get(key).n_shots)}
-    return parse(data)
+    return _parsed(experiment, data)
 
 
 def check_size(experiment: Experiment, limit: int) -> None:
@@ -261,7 +291,7 @@ def with_target(experiment: Experiment, index: int | str | None) -> Experiment:
     data["target"] = {"source": "embedded", "set": set_key(experiment), "index": index}
     if experiment.target.source == "array":
         data["target_is"] = "truth"
-    return parse(data)
+    return _parsed(experiment, data)
 
 
 def with_count(experiment: Experiment, count: float) -> Experiment:

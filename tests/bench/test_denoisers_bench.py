@@ -97,3 +97,9 @@ def test_the_search_ends_at_settings_no_worse_than_the_defaults(monkeypatch: pyt
     (row,) = report.rows
     assert row["tuned"] >= row["default"] > 5
     assert set(row["settings"]) == {"weight", "last", "iterations"}
+
+
+def test_the_recorded_command_searches_on_what_the_table_was_found_with() -> None:
+    red, others = (list(plug_and_play._cases(name, "deblurring", torch.device("cpu"))) for name in ("red", "dpir"))
+    assert [problem.operator.width for problem, _ in red] == [2, 2, 2, 2]
+    assert [problem.operator.width for problem, _ in others] == [2, 2, 9, 9]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from netprior_core.bench import Report, _xrays, classical
+from netprior_core.bench import Report, _classical_tuning, _unseen, _xrays, classical
 from netprior_core.methods import _tuned
 
 
@@ -42,3 +42,11 @@ def test_the_figure_takes_failed_runs_and_methods_of_fewer_counts() -> None:
     rows = [{"method": "a", "m": m, "mse": 1 / m, "failed": "" if m > 100 else "diverged"} for m in (100, 400)]
     picture = Image.open(io.BytesIO(_xrays.curve([*rows, {"method": "b", "m": 400, "mse": 0.1, "failed": ""}], 32)))
     assert picture.size[0] > 300
+
+
+def test_tval3_is_measured_on_pictures_that_its_weights_were_not_searched_on() -> None:
+    assert not set(_unseen.PICTURES) & set(_classical_tuning.PICTURES)
+    report = Report("classical", {})
+    _unseen.run(True, report)
+    assert [row["operator"] for row in report.rows] == ["denoising", "inpainting"]
+    assert report.rows[0]["TVAL3"] > report.rows[0]["TVAL3, published"] + 3

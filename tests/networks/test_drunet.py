@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save as to_safetensors
+from shared import experiment_of
 
 from netprior_core import denoisers, priors
 from netprior_core.errors import MissingPrior
+from netprior_core.experiment import build
 from netprior_core.networks import drunet_weights
 from netprior_core.networks.drunet import FULL, SMALL, DRUNet, denoised, denoiser, extended, network_of
 from netprior_core.networks.seeded import seeded
+from netprior_core.ui import files, page
 
 TINY: dict[str, Any] = {"channels": 3, "widths": [4, 6, 8, 10], "blocks": 1, "residual": True}
 
@@ -167,8 +170,28 @@ def test_a_published_file_is_kept_and_used(reduced: None, channels: int, form: s
     torch.testing.assert_close(network(x, 0.2), expected)
     found = denoisers.load("drunet", "cpu")(x, 0.2)
     assert (found - expected).abs().max() < 0.03 * expected.abs().max()  # half-precision weights, perhaps bfloat16 maps
-    other = _picture(1, 4 - channels, 16, 16)  # the other kind of picture goes through the network that is there
-    assert denoisers.load("drunet", "cpu")(other, 0.2).shape == other.shape
+    other = _picture(1, 4 - channels, 16, 16)
+    if channels == 1:  # colour goes through the grey network channel by channel
+        assert denoisers.load("drunet", "cpu")(other, 0.2).shape == other.shape
+        return
+    # Grey does not go through the colour one, which would leave the noise that three equal channels have in common.
+    assert denoisers.reason("drunet", 3) is None
+    assert "drunet_gray.pth" in (denoisers.reason("drunet", 1) or "")
+    with pytest.raises(MissingPrior, match="colour weights"):
+        denoisers.load("drunet", "cpu")(other, 0.2)
+
+
+def test_methods_refuse_grey_in_words_where_only_colour_weights_are_here(reduced: None) -> None:
+    drunet_weights.adopt(_bytes(_published(3)))
+    for kind, operator in (("denoiser", "denoising"), ("pnp-admm", "denoising"), ("d-amp", "inpainting"), ("fbp", "tomography")):
+        for channels, refused in ((1, True), (3, False)):
+            given = experiment_of(methods=[{"kind": kind, "denoiser": "drunet"}], operator={"kind": operator}, channels=channels)
+            problem, _ = build(given, {})
+            reason = given.methods[0].accepts(problem)
+            assert ("drunet_gray.pth" in (reason or "")) is refused, (kind, reason)
+    drunet_weights.adopt(_bytes(_published(1)))
+    assert denoisers.reason("drunet", 1) is None
+    assert drunet_weights.kept() == (1, 3)
 
 
 def _evil() -> bytes:
@@ -214,6 +237,35 @@ def test_any_other_file_is_refused_in_words(reduced: None, how: str, tmp_path: P
     assert "\n" not in str(told.value)
     assert not Path("touched-by-a-pickle").exists()
     assert drunet_weights.missing() is not None
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(
+    reduced: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.pth"
+    with path.open("wb") as file:
+        file.truncate(drunet_weights.MAX_OFFICIAL_BYTES + 1)  # takes no room on the disk
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("it was read"))
+    for take in (drunet_weights.adopt_file, lambda one: files.adopt_weights(str(one))):
+        with pytest.raises(MissingPrior, match="larger than 160 MiB"):
+            take(path)
+    with pytest.raises(MissingPrior, match="cannot be read"):
+        drunet_weights.adopt_file(tmp_path / "nowhere.pth")
+    assert page.MAX_FILE_SIZE >= drunet_weights.MAX_OFFICIAL_BYTES  # gradio lets it through
+
+
+def test_an_upload_does_not_take_the_place_of_weights_that_are_here(reduced: None, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.pth", tmp_path / "b.safetensors"
+    first.write_bytes(_bytes(_published(3)))
+    second.write_bytes(to_safetensors({name: value + 0.5 for name, value in _published(3).items()}))
+    assert files.adopt_weights(str(first)) == "colour"
+    x = _picture(1, 3, 16, 16)
+    before = denoisers.load("drunet", "cpu")(x, 0.2)
+    with pytest.raises(MissingPrior, match="already"):
+        files.adopt_weights(str(second))
+    assert torch.equal(denoisers.load("drunet", "cpu")(x, 0.2), before)
+    assert drunet_weights.adopt_file(second) == "drunet-color"  # the command does
+    assert not torch.equal(denoisers.load("drunet", "cpu")(x, 0.2), before)
 
 
 def test_too_large_a_file_is_not_read(reduced: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -15,9 +16,10 @@ from shared import endless, race, steps
 
 from netprior_core import tuning
 from netprior_core.errors import InvalidSettings
-from netprior_core.experiment import TUNED, TUNED_ELSEWHERE, Experiment, race_of
+from netprior_core.experiment import TUNED, Experiment, race_of
 from netprior_core.methods import Method
-from netprior_core.ui import setup, tuner
+from netprior_core.methods.pnp import PnPADMM
+from netprior_core.ui import results, setup, tuner
 from netprior_core.ui.column import Column
 from netprior_core.ui.page import Page
 from netprior_core.ui.session import App, Session
@@ -249,10 +251,76 @@ def test_a_setting_or_preset_chosen_by_hand_takes_the_mark_away(marked: Experime
     ):
         assert not changed.lanes()[1][2].startswith("tuned")
         assert "tuned" not in setup.preset_choices(changed, 1)[1]
-    kept = setup.change(marked, ["noise", "sigma"], 50)
-    assert kept.lanes()[1][2].startswith(TUNED)  # it still is what the truth has chosen
-    assert setup.with_target(marked, 1).lanes()[1][2].startswith(TUNED_ELSEWHERE)
-    assert setup.with_target(setup.with_target(marked, 1), 0) == marked
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda base: setup.change(base, ["noise", "sigma"], 50),
+        lambda base: setup.change(base, ["seed"], 99),
+        lambda base: setup.change(base, ["size"], 32),
+        lambda base: setup.change(base, ["mismatch", "noise_factor"], 2.0),
+        lambda base: setup.with_operator(base, "inpainting"),
+        lambda base: setup.with_noise(base, "poisson"),
+        lambda base: setup.with_target(base, 1),
+    ],
+)
+def test_with_another_problem_the_settings_are_the_usual_ones_again(marked: Experiment, change: Any) -> None:
+    changed = change(marked)
+    assert setup.given_up(marked, changed) == [1]
+    method = changed.methods[1]
+    assert (method.weight, method.tuned_on) == (0.0, "")  # 0: from the noise
+    assert method.iterations == 20  # was not searched
+    assert "tuned" not in changed.lanes()[1][2]
+
+
+def test_what_does_not_change_the_problem_leaves_the_mark(marked: Experiment) -> None:
+    for changed in (
+        setup.with_rules(marked, ["wmv"]),
+        setup.change(marked, ["seeds"], 3),
+        setup.with_count(marked, 1),  # of examples, which total variation does not look at
+        setup.with_method(marked, "dip", lane=0),
+    ):
+        assert setup.given_up(marked, changed) == []
+        assert changed.lanes()[1][2].startswith(TUNED)
+
+
+def test_plug_and_play_goes_back_to_the_operators_settings(lanes: Experiment) -> None:
+    given = {"kind": "pnp-admm", "denoiser": "tv", "weight": 7.0, "last": 0.3, "tuned_on": "faces/0"}
+    marked = setup.change(lanes, ["methods"], [given])
+    back = setup.change(marked, ["noise", "sigma"], 10).methods[0]
+    assert back == PnPADMM(denoiser="tv").suited(lanes.operator)
+
+
+def test_the_page_draws_what_was_given_up_anew_and_says_so(
+    app: App, column: Column, marked: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words: list[str] = []
+    monkeypatch.setattr("netprior_core.ui.column.inform", words.append)
+    app.session("one").setup = marked
+    changes = column.attempt(marked, lambda base: setup.change(base, ["noise", "sigma"], 50), REQUEST)
+    assert changes[column.presets[1]]["value"] != TUNED
+    assert changes[column.shape_of_lanes[1]].startswith("tv/untuned/")
+    assert set(changes) <= set(column.of_a_value())  # the outputs of every control of one value
+    assert "Total variation" in words[0]
+    again = column.attempt(marked, lambda base: setup.change(base, ["noise", "sigma"], 40), REQUEST)
+    assert set(again) == {column.experiment, column.link}
+    assert len(words) == 1
+
+
+def test_a_method_that_looked_at_the_truth_is_not_printed_as_the_best(marked: Experiment) -> None:
+    methods = [{"kind": "adjoint"}, marked.methods[1], {"kind": "tv", "weight": 0.01, "iterations": 5}]
+    three = setup.change(marked, ["methods"], [m if isinstance(m, dict) else m.model_dump(mode="json") for m in methods])
+    race = race_of(three, {}).run()
+    scores = [lane.result.psnr for lane in race.lanes]  # type: ignore[union-attr]
+    assert max(scores) == scores[1]  # type: ignore[type-var]
+    page = results.table(race, three)
+    assert re.findall("<b>(.*?)</b>", page) == [f"{scores[2]:.2f}"]
+    assert "not tuned with the truth in sight" in page
+    fair = setup.change(three, ["methods", 1, "weight"], 0.1)
+    page = results.table(race_of(fair, {}).run(), fair)
+    assert re.findall("<b>(.*?)</b>", page) == [f"{scores[1]:.2f}"]
+    assert "truth in sight" not in page
 
 
 def test_what_was_found_is_only_for_what_it_was_searched_on(lanes: Experiment) -> None:
