@@ -54,7 +54,7 @@ def rate(condition: float) -> float | None:
 
     x ← P(x + η Aᵀ(y − A x)) with η = 1/β, P the exact projection onto the set S, A linear, y = A x* without noise for an x* in S:
     where α ‖d‖² ≤ ‖A d‖² ≤ β ‖d‖² for all differences d of S, ‖A x⁺ − y‖² ≤ (β/α − 1) ‖A x − y‖², which shrinks when β/α < 2
-    (Raj, Li, Bresler 2019, theorem 1, without the error of the projector). At 2 and above it may converge all the same.
+    (the argument of Raj, Li, Bresler 2019, without the error of the projector). At 2 and above it may converge all the same.
     """
     return condition - 1 if condition < 2 else None
 
