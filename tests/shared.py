@@ -12,10 +12,10 @@ import time
 import types
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -28,6 +28,7 @@ from netprior_core.race import Race
 from netprior_core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
+T = TypeVar("T")
 SIDE = 16
 
 Solve = Callable[[Problem, int], Iterator[Step]]
@@ -192,3 +193,13 @@ def wait_for(log: Path, process: subprocess.Popen[bytes]) -> str:
                 return found[0]
         time.sleep(0.2)
     raise RuntimeError(f"the app did not start:\n{log.read_text()}")
+
+
+def returned(stream: Generator[Any, None, T]) -> T:
+    """What a generator returns, once it has been walked to its end."""
+    while True:
+        try:
+            next(stream)
+        except StopIteration as stop:
+            found: T = stop.value
+            return found

@@ -136,7 +136,9 @@ def test_the_step_size_rises_and_falls(data: Path) -> None:
     assert rates[2:] == sorted(rates[2:], reverse=True)
 
 
-def test_the_command_writes_a_denoiser_with_a_card_and_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_a_denoiser_with_a_card_and_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     parser = ArgumentParser()
     denoiser.add_arguments(parser)
     words = ["--data", str(data), "--out", str(tmp_path), "--resume", str(tmp_path / "kept" / "state"), "--device", "cpu"]
@@ -147,6 +149,10 @@ def test_the_command_writes_a_denoiser_with_a_card_and_goes_on(data: Path, tmp_p
     for name in ("network", "data", "terms", "steps", "seed", "command", "metrics", "settings", "machine", "key"):
         assert card[name] not in ("", None), name
     assert [step for _, step, _ in card["curve"]] == [0, 4]
+    longer, anew = (tmp_path / denoiser.FILE).read_bytes(), [word for word in words if word not in ("--resume", words[5])]
+    denoiser.run(parser.parse_args([*anew, "--steps", "1"]))
+    assert (tmp_path / denoiser.FILE).read_bytes() == longer
+    assert f"{denoiser.FILE} is left alone" in capsys.readouterr().out
     assert str(tmp_path) not in str(card)
     assert "--level-weight 0.6" in card["command"]
     assert denoiser.FILE in (tmp_path / "README.md").read_text(encoding="utf-8")

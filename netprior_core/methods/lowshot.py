@@ -107,9 +107,7 @@ class LowShot(Method):
         widget="prior",
     )
     start: Start = start_setting("low-shot", "random", "low-shot")
-    loss: ShotLoss = setting(
-        "l2", "l2: each latent draws its example. mmd: the drawn images as a set resemble the examples.", main=True
-    )
+    loss: ShotLoss = setting("l2", "l2: each latent draws its example. mmd: the drawn images as a set resemble the examples.")
     pretrain_iterations: int = setting(1500, "Steps of Adam on the examples.", ge=1, le=200_000, main=True, log=True)
     latent_iterations: int = setting(400, "Steps of Adam on the latent alone.", ge=0, le=20_000, log=True)
     joint_iterations: int = setting(350, "Steps of Adam on latent and weights.", ge=0, le=20_000, log=True)

@@ -20,7 +20,7 @@ from netprior_core.networks.drunet import SMALL, DRUNet, denoised
 from netprior_core.networks.drunet_weights import adopt_file
 from netprior_core.networks.seeded import seeded
 from netprior_core.training._cards import write_readme
-from netprior_core.training._loop import keep_state, load_state, stretched, train
+from netprior_core.training._loop import keep_state, left_alone, load_state, may_write, stretched, train
 from netprior_core.training._noisy_patches import LEVELS, STRONGEST, NoisyPatches
 
 SUMMARY = "train the small DRUNet on photographs and faces and write checkpoints/denoiser-small.safetensors"
@@ -73,9 +73,16 @@ def run(options: argparse.Namespace) -> None:
 
 def _keep(trainer: Trainer, options: argparse.Namespace) -> None:
     print(f"step {trainer.step} of {trainer.steps}, {trainer.seconds / 60:.1f} min: {trainer.validate()}", flush=True)
+    path = options.out / FILE
+    may = may_write(path, trainer.owns, trainer.step)
+    if may:
+        trainer.owns = str(path.resolve())
     if options.resume is not None:
         trainer.keep(options.resume)
-    priors.save(options.out / FILE, trainer.tensors(), trainer.card(trainer.command()))
+    if not may:
+        print(left_alone(path), flush=True)
+        return
+    priors.save(path, trainer.tensors(), trainer.card(trainer.command()))
     write_readme(options.out)
 
 
@@ -107,6 +114,7 @@ class Trainer:
         self.average = self.compute.module(seeded(lambda: DRUNet(**self.settings), seed)).requires_grad_(False)
         self.adam = torch.optim.Adam(self.network.parameters(), lr=learning_rate, betas=(0.9, 0.99), fused=True)
         self.step, self.seconds = 0, 0.0
+        self.owns = ""  # the file of weights that this run wrote or goes on from, and may write over
         #: Where each stretch of the training began, its steps in all, and its learning rate.
         self.stretches: list[tuple[int, int, float]] = [(0, steps, learning_rate)]
         self.curve: list[list[float]] = []
@@ -207,7 +215,7 @@ class Trainer:
     def keep(self, path: Path) -> None:
         """Write the state, all or nothing."""
         about = {**self._identity(), "step": self.step, "seconds": self.seconds, "curve": self.curve, "stretches": self.stretches}
-        keep_state(path, self._modules(), self.adam, about)
+        keep_state(path, self._modules(), self.adam, {**about, "owns": self.owns})
 
     def resume(self, path: Path) -> None:
         """Go on from a state, with other steps in all or another learning rate where these changed: the card says so.
@@ -216,6 +224,7 @@ class Trainer:
         """
         about = load_state(path, self._modules(), self.adam, self.compute, self._identity())
         self.step, self.seconds, self.curve = about["step"], about["seconds"], about["curve"]
+        self.owns = about.get("owns", "")
         known = about.get("stretches") or [(0, self.step, self.learning_rate)]  # states of before have none
         self.stretches = stretched(known, (self.step, self.steps, self.learning_rate))
 

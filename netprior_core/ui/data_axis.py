@@ -199,7 +199,7 @@ class DataAxis:
                         changes[self.progress] = _words(race, point.label, index, len(points))
                     yield changes
             session.learned_by(race)
-            kept += [(lane.prior, f"prior-{point.shots}-examples") for lane in race.lanes if lane.prior]
+            kept += [(lane.prior, f"{point.shots}-examples-prior") for lane in race.lanes if lane.prior]
             one = _found(race, point)
             if one is None:
                 lane = race.lanes[0]

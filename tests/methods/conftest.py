@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from shared import returned
 
 from netprior_core import priors
 from netprior_core.compute import choose
@@ -62,13 +63,7 @@ def _learned(channels: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Te
     shape = (channels, 32, 32)
     settings: dict[str, Any] = {"loss": "l2", "iterations": 250, "learning_rate": 3e-3, "latent": 8, "channels": 8, "jitter": 0.3}
     shots = torch.cat([picture(i, channels) for i in range(1, 25)])
-    stream = pretrain(shots, choose("float32", "cpu"), **settings, batch=12, kernel_width=0.0, seed=0)
-    while True:
-        try:
-            next(stream)
-        except StopIteration as stop:
-            trained = stop.value
-            break
+    trained = returned(pretrain(shots, choose("float32", "cpu"), **settings, batch=12, kernel_width=0.0, seed=0))
     drawing = drawing_of(Prior(trained.tensors(), {"network": "DCGAN", "shape": list(shape), "settings": {"channels": 8}}))
     projecting = Trainer(drawing, torch.device("cpu"), channels=8, batch=16, learning_rate=3e-3)
     for _ in range(150):

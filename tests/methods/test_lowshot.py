@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from shared import returned
 
 from netprior_core import priors
 from netprior_core.compute import choose
@@ -132,13 +133,7 @@ def test_latents_learned_with_the_mmd_are_in_the_order_of_the_examples() -> None
     shots = torch.full((3, 1, 16, 16), 0.2)  # equally far from one another
     shots[0, :, :8], shots[1, :, :, :8], shots[2, :, 4:12, 4:12] = 0.8, 0.8, 0.8
     method = LowShot(loss="mmd", pretrain_iterations=200, channels=4, latent=4, latent_jitter=0.0, mirror=False)
-    stream = method.pretraining(shots, choose("float32", "cpu"))
-    while True:
-        try:
-            next(stream)
-        except StopIteration as stop:
-            trained = stop.value
-            break
+    trained = returned(method.pretraining(shots, choose("float32", "cpu")))
     drawn = method.remembered(trained, (1, 16, 16), 3)
     assert paired(drawn, shots).tolist() == [0, 1, 2]
     assert paired(drawn[[2, 0, 1]], shots).tolist() == [1, 2, 0]
