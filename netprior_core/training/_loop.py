@@ -50,14 +50,20 @@ def train(trainer: Resumable, options: argparse.Namespace, keep: Callable[[], No
     keep()
 
 
-def may_write(path: Path, owns: str, steps: int) -> bool:
-    """Whether a run of so many steps may write the weights in ``path``: not over longer training that it does not go on from.
+class Owner(Protocol):
+    """A run that knows which file of weights it wrote or goes on from: its path, resolved, or ""."""
 
-    ``owns`` is the file that the run wrote before, resolved, or "".
-    """
+    owns: str
+
+
+def claimed(path: Path, run: Owner, steps: int) -> bool:
+    """Whether a run of so many steps may write the weights in ``path``, which it then owns: not over longer training of another."""
+    mine = str(path.resolve())
     with contextlib.suppress(MissingPrior):
         there = re.match(r"\d+", str(priors.card_of(path).get("steps")))  # the card of a run that was cut short says so after it
-        return owns == str(path.resolve()) or there is None or int(there.group()) <= steps
+        if run.owns != mine and there is not None and int(there.group()) > steps:
+            return False
+    run.owns = mine
     return True
 
 

@@ -22,7 +22,7 @@ from netprior_core.errors import InvalidSettings
 from netprior_core.methods.metadip import LEARNED_STEPS, MOMENTUM, RECIPE, TV_WEIGHT, Fit, inner_step, key
 from netprior_core.networks.metadip import picture
 from netprior_core.training._cards import write_readme
-from netprior_core.training._loop import left_alone, may_write, readable
+from netprior_core.training._loop import claimed, left_alone, readable
 from netprior_core.training._meta import Task, clipped, drawing, through
 from netprior_core.training._meta_data import LATER, VALIDATED_AT, Measured, Tasks, in_order, mean_psnr, seen_before
 
@@ -247,13 +247,6 @@ class Outer:
     def _parameters(self) -> list[torch.Tensor]:
         return [p for group in self.adam.param_groups for p in group["params"]]
 
-    def may_ship(self) -> bool:
-        """Whether the file of these weights may be written: not over longer training that this run does not go on from."""
-        may = may_write(self.file, self.owns, self.done)
-        if may:
-            self.owns = str(self.file.resolve())
-        return may
-
     def ship(self) -> Path:
         """Write the averaged start with its card, and the folder's README."""
         recipe, options = self.recipe, self.options
@@ -339,7 +332,7 @@ def train(recipe: Recipe, tasks: Tasks, options: argparse.Namespace) -> Outer:
             print(f"{outer.done} steps, {outer.seconds:.0f} s, outer loss {mean}: {found}", flush=True)
             checked, losses = outer.seconds, []
             if outer.done:
-                ours = outer.may_ship()
+                ours = claimed(outer.file, outer, outer.done)
                 outer.save(state)
                 if ours:
                     outer.ship()

@@ -20,7 +20,7 @@ from netprior_core.networks.drunet import SMALL, DRUNet, denoised
 from netprior_core.networks.drunet_weights import adopt_file
 from netprior_core.networks.seeded import seeded
 from netprior_core.training._cards import write_readme
-from netprior_core.training._loop import keep_state, left_alone, load_state, may_write, stretched, train
+from netprior_core.training._loop import claimed, keep_state, left_alone, load_state, stretched, train
 from netprior_core.training._noisy_patches import LEVELS, STRONGEST, NoisyPatches
 
 SUMMARY = "train the small DRUNet on photographs and faces and write checkpoints/denoiser-small.safetensors"
@@ -74,12 +74,10 @@ def run(options: argparse.Namespace) -> None:
 def _keep(trainer: Trainer, options: argparse.Namespace) -> None:
     print(f"step {trainer.step} of {trainer.steps}, {trainer.seconds / 60:.1f} min: {trainer.validate()}", flush=True)
     path = options.out / FILE
-    may = may_write(path, trainer.owns, trainer.step)
-    if may:
-        trainer.owns = str(path.resolve())
+    ours = claimed(path, trainer, trainer.step)  # before the state, which says so
     if options.resume is not None:
         trainer.keep(options.resume)
-    if not may:
+    if not ours:
         print(left_alone(path), flush=True)
         return
     priors.save(path, trainer.tensors(), trainer.card(trainer.command()))

@@ -24,7 +24,7 @@ from netprior_core.networks.edip import EducatedUNet
 from netprior_core.networks.seeded import seeded
 from netprior_core.training._cards import thinned, write_readme
 from netprior_core.training._edip_pairs import Pairs, Patches, Phantoms
-from netprior_core.training._loop import keep_state, left_alone, load_state, may_write, train
+from netprior_core.training._loop import claimed, keep_state, left_alone, load_state, train
 
 SUMMARY = "pre-train Educated DIP on generated phantoms or on patches and write checkpoints/edip-TASK.safetensors"
 
@@ -62,12 +62,10 @@ def _keep(trainer: Trainer, options: argparse.Namespace) -> None:
     found = trainer.validate()
     print(f"step {trainer.step} of {trainer.steps}, {trainer.seconds / 60:.1f} min: {found}", flush=True)
     path = options.out / f"edip-{options.task}.safetensors"
-    may = may_write(path, trainer.owns, trainer.step)
-    if may:
-        trainer.owns = str(path.resolve())
+    ours = claimed(path, trainer, trainer.step)  # before the state, which says so
     if options.resume is not None:
         trainer.keep(options.resume)
-    if not may:
+    if not ours:
         print(left_alone(path), flush=True)
         return
     data = " --data DIR" if options.task == "patches" else ""
