@@ -22,7 +22,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
@@ -39,6 +39,7 @@ from netprior_core.images import load_image, sha256_of, to_uint8
 from netprior_core.lane import Lane, LaneState
 from netprior_core.metrics import CONVENTION, SSIM_CONVENTION
 from netprior_core.race import Race, summary
+from netprior_core.representation import Best
 from netprior_core.settings import shortened
 
 MAX_ZIP_BYTES = 128 * 1024 * 1024
@@ -82,14 +83,23 @@ class Recording:
 
 def slug(lane: Lane) -> str:
     """A file-safe name of a lane: ``0-dip``."""
-    return f"{lane.index}-" + (re.sub(r"[^a-z0-9]+", "-", lane.name.lower()).strip("-")[:60] or "method")
+    return _named(lane.index, lane.name)
 
 
-def write(race: Race, experiment: Experiment, images: Mapping[str, np.ndarray], target: Path | BinaryIO) -> None:
-    """Write a race as a zip. Raises OSError when the disk is full; nothing of the race is lost then, and no half file stays."""
+def _named(index: int, title: str) -> str:
+    return f"{index}-" + (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60] or "method")
+
+
+def write(
+    race: Race, experiment: Experiment, images: Mapping[str, np.ndarray], target: Path | BinaryIO, best: Sequence[Best] = ()
+) -> None:
+    """Write a race as a zip, with the best that its priors could do where that was searched.
+
+    Raises OSError when the disk is full; nothing of the race is lost then, and no half file stays.
+    """
     try:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-            for name, data in members(race, experiment, images):
+            for name, data in members(race, experiment, images, best):
                 small = name.endswith((".json", ".csv"))
                 archive.writestr(name, data, compress_type=zipfile.ZIP_DEFLATED if small else zipfile.ZIP_STORED)
     except OSError:
@@ -106,10 +116,12 @@ def write_folder(race: Race, experiment: Experiment, images: Mapping[str, np.nda
         path.write_bytes(data)
 
 
-def members(race: Race, experiment: Experiment, images: Mapping[str, np.ndarray]) -> Iterable[tuple[str, bytes]]:
+def members(
+    race: Race, experiment: Experiment, images: Mapping[str, np.ndarray], best: Sequence[Best] = ()
+) -> Iterable[tuple[str, bytes]]:
     """The files of a recording, one after another, as (name, content)."""
     yield "experiment.json", experiment.to_json().encode()
-    yield "summary.json", json.dumps(_summary(race), indent=1, ensure_ascii=False).encode()
+    yield "summary.json", json.dumps(_summary(race, best), indent=1, ensure_ascii=False).encode()
     yield "metrics.csv", _csv(race).encode()
     for name, pixels in (("truth.png", race.truth_picture), ("measurement.png", race.measurement_picture)):
         if pixels is not None:
@@ -121,9 +133,11 @@ def members(race: Race, experiment: Experiment, images: Mapping[str, np.ndarray]
             yield f"spread/{slug(lane)}.png", png(lane.spread)
         for iteration, frame in lane.frames.items():
             yield f"frames/{slug(lane)}/{iteration:06d}.webp", frame
+    for index, found in enumerate(best):
+        yield f"best-possible/{_named(index, found.title)}.png", png(found.pixels)
     from netprior_core.contact import contact_sheet  # matplotlib takes a second to import and is not needed before
 
-    yield "contact.png", contact_sheet(race, experiment)
+    yield "contact.png", contact_sheet(race, experiment, best)
     for sha256 in sorted(uploads_of(experiment)):
         if sha256 in images:
             upload = images[sha256]
@@ -185,11 +199,13 @@ def to_pixels(array: np.ndarray) -> np.ndarray:
     return to_uint8(torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1))
 
 
-def _summary(race: Race) -> dict[str, Any]:
+def _summary(race: Race, best: Sequence[Best]) -> dict[str, Any]:
+    rows = [{"prior": one.title, "psnr": one.psnr, "ssim": one.ssim, "steps": one.steps} for one in best]
     return {
         "state": race.state,
         "operator": race.description,
         "rows": summary(race),
+        **({"best_possible": rows, "best_possible_note": "searched with the truth in sight, which no method is"} if rows else {}),
         "conventions": [CONVENTION, SSIM_CONVENTION, "residual: ‖A x̂ - y‖ / √m, in units of the measurement"],
         "versions": {
             "netprior": netprior_core.__version__,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from netprior_core.compute import Compute
@@ -16,6 +18,16 @@ from netprior_core.problem import to_unit
 STRIDE = 20
 #: The search has settled when so many looks in a row bring less than this together, in dB.
 LOOKS, SETTLED = 5, 0.01
+
+
+class Best(NamedTuple):
+    """What a search found of one generator, for results: its title, PSNR in dB, SSIM, steps, and the picture, uint8."""
+
+    title: str
+    psnr: float
+    ssim: float
+    steps: int
+    pixels: np.ndarray
 
 
 @torch.no_grad()

@@ -366,3 +366,16 @@ def test_a_full_disk_loses_nothing_of_the_race(
     archive, sheet = files.save(session, race, experiment)
     assert len(read(Path(archive).read_bytes()).lanes) == 2
     assert Path(sheet).stat().st_size > 1000
+
+
+def test_the_contact_sheet_s_axis_is_logarithmic_where_methods_end_far_apart() -> None:
+    from matplotlib.figure import Figure
+
+    from netprior_core.contact import _draw_curves
+
+    scales = []
+    for iterations in (3, 30):
+        axes = Figure().add_subplot()
+        _draw_curves(axes, race_of(experiment_of(methods=[dip(3), dip(iterations)]), {}).run())
+        scales.append((axes.get_xscale(), axes.get_xlabel()))
+    assert scales == [("linear", "iteration"), ("log", "iteration, log")]

@@ -22,7 +22,8 @@ from netprior_core.generators import Drawing, generator_for
 from netprior_core.methods._generative import Generative
 from netprior_core.metrics import ssim
 from netprior_core.race import Race
-from netprior_core.ui import results
+from netprior_core.representation import Best
+from netprior_core.ui import files, results
 from netprior_core.ui.say import warn
 from netprior_core.ui.session import App
 
@@ -104,21 +105,21 @@ class Ceiling:
             elem_id="np-ceiling-picture",
         )
 
-    def wire(self, table: gr.HTML) -> None:
-        """What the button does."""
-        self.button.click(self._search, [], [table, self.picture], **QUIET)
+    def wire(self, table: gr.HTML, download: gr.DownloadButton, sheet: gr.Image) -> None:
+        """What the button does: the table and the picture as the search goes on, then the files of the run with what it found."""
+        self.button.click(self._search, [], [table, self.picture, download, sheet], **QUIET)
 
     def offer(self, race: Race, experiment: Experiment) -> tuple[Any, Any]:
         """Button and picture after a race."""
         return gr.update(visible=bool(priors_of(race, experiment))), gr.update(visible=False, value=None)
 
-    def _search(self, request: gr.Request) -> Iterator[tuple[Any, Any]]:
-        """The table with a row for each generator, and pictures, as the search goes on; no more once the table is another run's."""
+    def _search(self, request: gr.Request) -> Iterator[tuple[Any, Any, Any, Any]]:
+        """Rows and pictures for each generator as the search goes on, at its end the files; no more once another run is there."""
         session = self.app.session(request.session_hash)
         race, experiment, images = session.race, session.experiment, dict(session.images)
         if race is None or experiment is None:
             return
-        rows: dict[str, results.Ceiling] = {}  # by the generator's digest: "" may be one that another method was told by name
+        rows: dict[str, Best] = {}  # by the generator's digest: "" may be one that another method was told by name
         nearest: dict[str, torch.Tensor] = {}
         try:
             truth = apart(target_image, experiment, images)
@@ -131,10 +132,15 @@ class Ceiling:
                     if session.race is not race:
                         return
                     score = float(apart(ssim, found.image, truth))
-                    rows[key] = results.Ceiling(drawing.title, found.psnr, score, found.steps)
+                    rows[key] = Best(drawing.title, found.psnr, score, found.steps, picture_of(found.image))
                     nearest[key] = found.image
                     table = results.table(race, experiment, list(rows.values()))
-                    yield table, gr.update(value=side_by_side(truth, *nearest.values()), visible=True)
+                    yield table, gr.update(value=side_by_side(truth, *nearest.values()), visible=True), gr.skip(), gr.skip()
+            archive, sheet = files.save(session, race, experiment, list(rows.values()))
+            yield gr.skip(), gr.skip(), gr.update(value=archive), gr.update(value=sheet)
         except NetPriorError as error:
             warn(str(error))
-            yield gr.skip(), gr.skip()
+            yield (gr.skip(),) * 4
+        except OSError as error:
+            warn(f"What was found could not be added to the zip: {error.strerror}. It stays on the page.")
+            yield (gr.skip(),) * 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from netprior_core.recording import (
     to_pixels,
     write,
 )
+from netprior_core.representation import Best
 from netprior_core.ui.say import inform, warn
 from netprior_core.ui.session import Session
 from netprior_core.ui.setup import reduced
@@ -166,17 +167,17 @@ def open_recording(path: str) -> Recording:
     return open_any(file.read_bytes())
 
 
-def save(session: Session, race: Race, experiment: Experiment) -> tuple[str, str]:
-    """Write the zip and the contact sheet of a run for download. Raises OSError when the disk is full."""
+def save(session: Session, race: Race, experiment: Experiment, best: Sequence[Best] = ()) -> tuple[str, str]:
+    """Write the zip and the contact sheet of a run for download, with the best its priors could do. Raises OSError: disk full."""
     folder = session.scratch()
     for old in folder.iterdir():
         old.unlink(missing_ok=True)
     archive = folder / f"netprior-{experiment.operator.kind}-{session.run[:6]}.zip"
-    write(race, experiment, session.images, archive)
+    write(race, experiment, session.images, archive, best)
     from netprior_core.contact import contact_sheet  # matplotlib is not needed before
 
     sheet = folder / "contact.png"
-    sheet.write_bytes(contact_sheet(race, experiment))
+    sheet.write_bytes(contact_sheet(race, experiment, best))
     return str(archive), str(sheet)
 
 

@@ -101,7 +101,6 @@ class Page:
             self.ceiling = Ceiling(self.app)
             self.ceiling.build()
         self.ceiling.picture.render()
-        self.ceiling.wire(self.table)
         self.learned = gr.File(
             label="Priors learned from your examples: open one again under a low-shot method's settings",
             interactive=False,
@@ -117,6 +116,7 @@ class Page:
             buttons=["download", "fullscreen"],
             elem_id="np-sheet",
         )
+        self.ceiling.wire(self.table, self.download, self.sheet)
 
     def _learn(self) -> list[tuple[Any, Callable[..., Experiment], str]]:
         tries: list[tuple[Any, Callable[..., Experiment], str]] = []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from netprior_core.experiment import Experiment
 from netprior_core.metrics import CONVENTION, SSIM_CONVENTION
 from netprior_core.race import Race, summary
+from netprior_core.representation import Best
 from netprior_core.ui.marks import lane_stops, stop_words
 
 EMPTY = "<p class='np-empty'>Results of a run appear here: a table, a contact sheet and one zip with everything.</p>"
@@ -21,16 +22,7 @@ CEILING_NOTE = (
 )
 
 
-class Ceiling(NamedTuple):
-    """The best found of a generator when it was shown the truth: PSNR in dB and SSIM of that picture, and the steps it took."""
-
-    title: str
-    psnr: float
-    ssim: float
-    steps: int
-
-
-def table(race: Race, experiment: Experiment, ceilings: Sequence[Ceiling] = ()) -> str:
+def table(race: Race, experiment: Experiment, ceilings: Sequence[Best] = ()) -> str:
     """The scores of a finished race, and rows for what its generators could do at best.
 
     Without a ground truth there is no PSNR and no oracle, rather than zeros.
@@ -76,7 +68,7 @@ def table(race: Race, experiment: Experiment, ceilings: Sequence[Ceiling] = ()) 
     return f"<div class='np-table'><table>{content}</table></div><p class='np-foot'>{foot}</p>"
 
 
-def _ceiling_row(found: Ceiling) -> str:
+def _ceiling_row(found: Best) -> str:
     """Only where there is a truth: as many cells as the whole table has."""
     about = f"{html.escape(found.title)}; {found.steps:,} steps"
     name = f"Best this prior could do <em>looks at the truth</em><br><small>{about}</small>"

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from netprior_core import representation
 from netprior_core.experiment import Experiment, parse, race_of
 from netprior_core.race import Race
+from netprior_core.recording import read
 from netprior_core.ui import ceiling, results, setup
 from netprior_core.ui.ceiling import Ceiling, priors_of
 from netprior_core.ui.session import App
@@ -62,7 +68,7 @@ def test_it_is_offered_where_a_generator_was_searched_and_the_truth_is_known() -
 def test_rows_grow_under_the_methods_and_say_that_they_look_at_the_truth(app: App, warned: list[str]) -> None:
     _raced(app, _experiment(CSGM, NAMED, LEARNED, {"kind": "adjoint"}))
     found = list(Ceiling(app)._search(REQUEST))
-    first, last = found[0][0], found[-1][0]
+    first, last = found[0][0], found[-2][0]
     assert first.count("looks at the truth") == 1
     assert last.count("looks at the truth") == 2  # the GAN is one, by name or not
     assert last.count("≥ ") == 2
@@ -71,7 +77,22 @@ def test_rows_grow_under_the_methods_and_say_that_they_look_at_the_truth(app: Ap
     widths = {row.count("</td>") + row.count("</th>") for row in last.split("<tr")[1:]}
     assert widths == {len(results.HEADS)}
     assert found[0][1]["value"].shape[1] == 2 * found[0][1]["value"].shape[0]
-    assert found[-1][1]["value"].shape[1] == 3 * found[-1][1]["value"].shape[0]
+    assert found[-2][1]["value"].shape[1] == 3 * found[-2][1]["value"].shape[0]
+    assert warned == []
+
+
+def test_the_files_of_the_run_hold_what_was_found(app: App, warned: list[str]) -> None:
+    _raced(app, _experiment(CSGM, {"kind": "adjoint"}))
+    *_, rows, (_, _, archive, sheet) = list(Ceiling(app)._search(REQUEST))
+    with zipfile.ZipFile(archive["value"]) as files:
+        kept = json.loads(files.read("summary.json"))
+        (picture,) = [name for name in files.namelist() if name.startswith("best-possible/")]
+        assert Image.open(io.BytesIO(files.read(picture))).size == (28, 28)
+        assert files.read("contact.png") == Path(sheet["value"]).read_bytes()
+    (row,) = kept["best_possible"]
+    assert f"{row['psnr']:.2f}" in rows[0]
+    assert "truth" in kept["best_possible_note"]
+    read(Path(archive["value"]).read_bytes())  # it opens again
     assert warned == []
 
 
