@@ -42,7 +42,8 @@ def press(page: Any, ref: str) -> None:
 
 
 def choose(page: Any, element: str, label: str) -> None:
-    """Choose an entry of a drop-down by its text."""
+    """Choose an entry of a drop-down by its text, once the list that was opened before it has closed."""
+    page.wait_for_function("!document.querySelector('ul[role=listbox]')")
     page.click(f"#{element} input")
     page.locator(f"ul[role=listbox] [role=option][aria-label={json.dumps(label)}]").click()
     page.wait_for_function(f"document.querySelector('#{element} input')?.value === {json.dumps(label)}")
