@@ -19,8 +19,6 @@ from netprior_core.representation import Best
 
 LANE_COLOURS = ("#0072B2", "#C24E00", "#00805C", "#B0568A")
 LANE_DASHES = ("-", (0, (6, 2)), (0, (2, 2)), (0, (6, 2, 2, 2)))
-
-
 #: The axis of iterations is logarithmic where methods ran for numbers of iterations that differ by more than this, as on the page.
 FAR_APART = 5
 

@@ -69,9 +69,9 @@ def search(app: App, drawing: Drawing, truth: torch.Tensor) -> Iterator[Found]:
         idle(app)
 
 
-def side_by_side(*images: torch.Tensor) -> np.ndarray:
-    """Pictures ``(1, C, H, W)`` beside each other, large enough to look at."""
-    return np.concatenate([enlarged(picture_of(one), 256) for one in images], axis=1)
+def side_by_side(*pictures: np.ndarray) -> np.ndarray:
+    """Pictures, uint8, beside each other, large enough to look at."""
+    return np.concatenate([enlarged(one, 256) for one in pictures], axis=1)
 
 
 def priors_of(race: Race, experiment: Experiment) -> list[str]:
@@ -120,7 +120,6 @@ class Ceiling:
         if race is None or experiment is None:
             return
         rows: dict[str, Best] = {}  # by the generator's digest: "" may be one that another method was told by name
-        nearest: dict[str, torch.Tensor] = {}
         try:
             truth = apart(target_image, experiment, images)
             for name in priors_of(race, experiment):
@@ -133,9 +132,11 @@ class Ceiling:
                         return
                     score = float(apart(ssim, found.image, truth))
                     rows[key] = Best(drawing.title, found.psnr, score, found.steps, picture_of(found.image))
-                    nearest[key] = found.image
                     table = results.table(race, experiment, list(rows.values()))
-                    yield table, gr.update(value=side_by_side(truth, *nearest.values()), visible=True), gr.skip(), gr.skip()
+                    pictures = side_by_side(picture_of(truth), *(one.pixels for one in rows.values()))
+                    yield table, gr.update(value=pictures, visible=True), gr.skip(), gr.skip()
+            if session.race is not race:  # begun since the last look: the files are its own
+                return
             archive, sheet = files.save(session, race, experiment, list(rows.values()))
             yield gr.skip(), gr.skip(), gr.update(value=archive), gr.update(value=sheet)
         except NetPriorError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import shutil
+import zipfile
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -174,10 +175,9 @@ def save(session: Session, race: Race, experiment: Experiment, best: Sequence[Be
         old.unlink(missing_ok=True)
     archive = folder / f"netprior-{experiment.operator.kind}-{session.run[:6]}.zip"
     write(race, experiment, session.images, archive, best)
-    from netprior_core.contact import contact_sheet  # matplotlib is not needed before
-
     sheet = folder / "contact.png"
-    sheet.write_bytes(contact_sheet(race, experiment, best))
+    with zipfile.ZipFile(archive) as made:
+        sheet.write_bytes(made.read(sheet.name))
     return str(archive), str(sheet)
 
 

@@ -13,7 +13,7 @@ from netprior_core import generators
 from netprior_core.compute import apart, choose
 from netprior_core.errors import MissingPrior, NetPriorError
 from netprior_core.experiment import Experiment, build, target_image
-from netprior_core.frames import tiled
+from netprior_core.frames import picture_of, tiled
 from netprior_core.isometry import isometry, rate, worst
 from netprior_core.problem import Shape, to_unit
 from netprior_core.ui.ceiling import QUIET, idle, search, side_by_side
@@ -95,7 +95,10 @@ class Sampler:
                     "least”: the search may have missed a nearer picture."
                 )
                 label = "Your target, and the nearest picture the generator draws (uses the truth)"
-                yield gr.update(value=side_by_side(truth, found.image), label=label, visible=True), _paragraph(words)
+                yield (
+                    gr.update(value=side_by_side(*map(picture_of, (truth, found.image))), label=label, visible=True),
+                    _paragraph(words),
+                )
         except NetPriorError as error:
             warn(str(error))
             yield gr.skip(), gr.skip()
