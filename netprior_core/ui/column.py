@@ -186,6 +186,7 @@ class Column(Previewed):
         everything = self.everything()
         shown = [self.live, *self.methods, *self.refused]
         self.experiment.change(self.looked_at, [self.experiment], shown, trigger_mode="always_last", **QUIET)
+        self.experiment.change(self.linked, [self.experiment], [self.link], trigger_mode="always_last", **QUIET)
 
         def value_of(component: Any, name: str) -> None:
             """A control that stands for one value of the experiment."""
@@ -289,7 +290,7 @@ class Column(Previewed):
         states = [self.experiment, self.nonce, self.shape_of_operator, self.shape_of_rules, *self.shape_of_lanes]
         controls = [self.gallery, self.blurb, self.count, self.target_is, self.target, self.size, self.channels, self.operator]
         run = [self.seed, self.seeds, self.schedule, self.rules, self.rules_box, self.stop_by]
-        return [*states, self.live, self.link, *controls, *run, *self.lanes, *self.methods, *self.presets, *self.refused]
+        return [*states, self.live, *controls, *run, *self.lanes, *self.methods, *self.presets, *self.refused]
 
     def show(self, experiment: Experiment, nonce: int, request: gr.Request) -> Changes:
         """An experiment in every control; the live view follows the experiment's own change."""
@@ -299,7 +300,6 @@ class Column(Previewed):
             self.experiment: experiment,
             self.nonce: nonce,
             self.shape_of_operator: f"{experiment.operator.kind}/{nonce}",
-            self.link: _link(experiment, request),
             self.gallery: gr.update(selected_index=self._set_in_use(experiment)),
             self.blurb: setup.blurb(experiment),
             self.count: gr.update(maximum=max(1, available), value=used, visible=available > 0),
@@ -325,6 +325,18 @@ class Column(Previewed):
             changes[self.presets[lane]] = self.preset_of(experiment, lane)
         return changes
 
+    def linked(self, now: Experiment | None, request: gr.Request) -> str:
+        """The address of this page with the set-up in it as last edited.
+
+        Of two controls changed in quick succession the answers may come in either order: the link is not part of them.
+        """
+        experiment = self.app.setup(request.session_hash, now)
+        text = link.encode(experiment) if experiment is not None else None
+        if text is None:
+            return NO_LINK
+        page = request.headers.get("referer") or request.headers.get("origin") or ""
+        return f"{page.split('?')[0].split('#')[0]}?x={text}"
+
     def attempt(self, now: Experiment, change: Change, request: gr.Request) -> Changes:
         """One changed value, or a warning and nothing."""
         try:
@@ -332,7 +344,7 @@ class Column(Previewed):
         except NetPriorError as error:
             warn(str(error))
             return gr.skip()
-        changes: Changes = {self.experiment: new, self.link: _link(new, request)}
+        changes: Changes = {self.experiment: new}
         for lane in _given_up(before, new):
             changes[self.presets[lane]] = self.preset_of(new, lane)
             changes[self.shape_of_lanes[lane]] = f"{new.methods[lane].kind}/untuned/{time.monotonic_ns()}"  # drawn anew
@@ -424,12 +436,3 @@ def _given_up(before: Experiment, after: Experiment) -> list[int]:
         titles = " and ".join(dict.fromkeys(after.methods[lane].title for lane in lanes))
         inform(f"{titles}: the settings that were tuned on the image are the usual ones again, since the problem has changed.")
     return lanes
-
-
-def _link(experiment: Experiment, request: gr.Request) -> str:
-    """The address of this page with the experiment in it."""
-    text = link.encode(experiment)
-    if text is None:
-        return NO_LINK
-    page = request.headers.get("referer") or request.headers.get("origin") or ""
-    return f"{page.split('?')[0].split('#')[0]}?x={text}"

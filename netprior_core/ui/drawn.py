@@ -42,7 +42,6 @@ class Drawn:
     shape_of_rules: gr.State
     shape_of_lanes: list[gr.State]
     presets: list[gr.Dropdown]
-    link: gr.Textbox
 
     def attempt(self, now: Experiment, change: Change, request: gr.Request) -> Changes:
         """One changed value, or a warning and nothing."""
@@ -61,8 +60,8 @@ class Drawn:
         raise NotImplementedError
 
     def of_a_value(self) -> list[Any]:
-        """What may change with one value: the experiment, its link, and lanes that were tuned on the problem as it was."""
-        return [self.experiment, self.link, *self.presets, *self.shape_of_lanes]
+        """What may change with one value: the experiment, and lanes that were tuned on the problem as it was."""
+        return [self.experiment, *self.presets, *self.shape_of_lanes]
 
     def preset_of(self, experiment: Experiment, lane: int) -> Any:
         """The control of a lane's presets."""

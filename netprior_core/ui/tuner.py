@@ -50,8 +50,7 @@ class Tuner:
     def wire(self, column: Drawn) -> None:
         """Connect the events of every lane."""
         for lane in range(MAX_LANES):
-            outputs = [self.words[lane], self.stops[lane], column.experiment, column.link]
-            outputs += [column.presets[lane], column.shape_of_lanes[lane]]
+            outputs = [self.words[lane], self.stops[lane], column.experiment, column.presets[lane], column.shape_of_lanes[lane]]
 
             pressed = self._pressed(column, lane)
             self.asked[lane].change(pressed, [column.experiment], outputs, concurrency_limit=None, trigger_mode="once", **QUIET)

@@ -171,6 +171,7 @@ def test_looking_at_the_set_up_changes_nothing(open_page: Open) -> None:
     page = open_page()
     page.wait_for_function(f"{VIEW}.state.type === 'recording'")
     unfold(page, "Share and restore")
+    page.wait_for_function("document.querySelector('#np-link textarea')?.value?.includes('?x=')")
     link_before = page.input_value("#np-link textarea")
     page.click("#np-operator input")
     page.keyboard.press("Escape")
@@ -202,6 +203,7 @@ def test_the_link_restores_the_set_up(open_page: Open) -> None:
         if settled():
             break
         page.wait_for_timeout(100)
+    assert settled()
     address = page.input_value("#np-link textarea")
     again = open_page("?x=" + address.split("?x=")[1])
     for element in ("np-operator", "np-method-0", "np-method-1", "np-preset-0", "np-target", "np-seed"):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 import numpy as np
 import pytest
+import torch
 from pydantic.fields import FieldInfo
 
-from netprior_core import examples
+from netprior_core import examples, link
 from netprior_core.errors import BadImage, InvalidSettings
 from netprior_core.experiment import MAX_LANES, Experiment, UploadedImage, build, parse
 from netprior_core.methods import Method
@@ -18,8 +21,10 @@ from netprior_core.operators import Operator
 from netprior_core.settings import field_spec
 from netprior_core.stopping import StoppingRule
 from netprior_core.ui import setup
+from netprior_core.ui.column import Column
 from netprior_core.ui.controls import control, misfit, split
 from netprior_core.ui.page import Steady, family_headings
+from netprior_core.ui.session import App
 
 KEYS = [found.key for found in examples.sets()]
 KINDS = [cls.model_fields["kind"].default for cls in Operator.registry]
@@ -305,3 +310,20 @@ def test_every_family_of_methods_has_one_heading_above_its_first() -> None:
         assert f'content: "{family}"' in rule
     ordered = [cls.family for cls in Method.registry]
     assert [family for k, family in enumerate(ordered) if k == 0 or ordered[k - 1] != family] == list(first)  # each together
+
+
+def test_the_link_is_of_the_last_edit_and_no_answer_of_another_event() -> None:
+    request: Any = SimpleNamespace(session_hash="one", headers={"referer": "http://here/?hide=learn"})
+    with gr.Blocks() as demo:
+        column = Column(App(torch.device("cpu"), 64, fps=50))
+        column.build()
+        column.live = gr.HTML()
+        column.wire([])
+    first = setup.from_set("coins")
+    with_method = column.renew(first, 0, lambda base: setup.with_method(base, "adjoint", lane=0), request)[column.experiment]
+    column.attempt(first, lambda base: setup.change(base, ["seed"], 77), request)
+    address = column.linked(with_method, request)  # the answer that comes last knows nothing of the seed
+    assert address.startswith("http://here/?x=")
+    found = link.decode(address.split("?x=")[1])
+    assert (found.methods[0].kind, found.seed) == ("adjoint", 77)
+    assert [[box._id for box in fn.inputs] for fn in demo.fns.values() if column.link in fn.outputs] == [[column.experiment._id]]
