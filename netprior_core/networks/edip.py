@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from netprior_core.networks.layers import doubled, mixed
+
 #: Channels that share their mean and variance, where the width is a multiple of it.
 GROUP = 8
 
@@ -43,8 +45,7 @@ class _Up(nn.Module):
         self.body = nn.Sequential(_Norm(width + skip), *_block(width + skip, width), *_block(width, width))
 
     def forward(self, x: torch.Tensor, finer: torch.Tensor) -> torch.Tensor:
-        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        x = x[..., : finer.shape[-2], : finer.shape[-1]]  # odd sides come back one pixel larger
+        x = doubled(x)[..., : finer.shape[-2], : finer.shape[-1]]  # odd sides come back one pixel larger
         if self.skip is not None:
             x = torch.cat([x, self.skip(finer)], dim=1)
         return self.body(x)
@@ -82,7 +83,7 @@ class EducatedUNet(nn.Module):
         x = features.pop()
         for up in self.up:
             x = up(x, features.pop())
-        return self.leave(x.float())
+        return mixed(x.float(), self.leave)
 
 
 def by_channel(pictures: torch.Tensor) -> torch.Tensor:

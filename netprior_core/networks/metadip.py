@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from netprior_core.networks.layers import doubled, mixed
+
 #: Wavelengths of the Fourier features in pixels: in pixels rather than in image sides, so that a network trained on small crops
 #: meets the same input, locally, on a larger image.
 WAVELENGTHS = (4.0, 8.0, 16.0, 32.0, 64.0)
@@ -109,9 +111,8 @@ class MetaUNet(nn.Module):
             kept.append(skip(x))
             x = refine(down(x))
         for i in reversed(range(len(kept))):
-            x = F.interpolate(self.narrows[i](x), scale_factor=2, mode="bilinear", align_corners=False)
-            x = self.ups[i](torch.cat([x, kept[i]], dim=1))
-        logits = self.head(x.float())
+            x = self.ups[i](torch.cat([doubled(self.narrows[i](x)), kept[i]], dim=1))
+        logits = mixed(x.float(), self.head)
         return torch.sigmoid(logits + LOGITS * z[:, -3:].float() if self.first else logits)
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-Upsampling = Literal["bilinear", "nearest"]
+from netprior_core.networks.layers import Upsampling, doubled, mixed
 
 #: The deepest feature map keeps at least this side: BatchNorm over fewer values than 4×4 is mostly noise,
 #: and a reflection border needs two pixels.
@@ -65,8 +63,7 @@ class _Scale(nn.Module):
         y = self.down(x)
         if self.deeper is not None:
             y = self.deeper(y)
-        y = F.interpolate(y, scale_factor=2, mode=self.upsampling, align_corners=False if self.upsampling == "bilinear" else None)
-        y = y[..., : x.shape[-2], : x.shape[-1]]  # odd sides come back one pixel larger
+        y = doubled(y, self.upsampling)[..., : x.shape[-2], : x.shape[-1]]  # odd sides come back one pixel larger
         if self.skip is not None:
             y = torch.cat([self.skip(x), y], dim=1)
         return self.up(self.norm(y))
@@ -101,4 +98,4 @@ class Skip(nn.Module):
         self.head = Conv(channels, outputs, 1)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(self.head(self.body(z).float()))
+        return torch.sigmoid(mixed(self.body(z).float(), self.head))

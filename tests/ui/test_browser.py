@@ -219,7 +219,7 @@ def test_a_point_of_the_data_axis_shows_its_reconstruction(open_page: Open, tiny
     page = open_page(link_of(experiment))
     page.get_by_role("tab", name="Data axis").click()
     page.click("#np-axis-run")
-    page.wait_for_function("document.querySelector('#np-axis-progress')?.textContent.includes('Done')")
+    page.wait_for_function("document.querySelector('#np-axis-progress')?.textContent.includes('Done')", timeout=120_000)
     spots = page.locator("#np-axis-chart .spot")
     assert spots.count() == len(data_axis.points(experiment))
     spots.first.click()
