@@ -133,7 +133,7 @@ def _methods(slow: int, length: int) -> Iterator[tuple[str, DeepImagePrior | Met
     MetaDIP is read at 20, 50, 200 and 1000: its steps do not depend on how many follow.
     """
     yield "MetaDIP", MetaDIP(iterations=slow or min(50, length))
-    yield "MetaDIP, mixed", MetaDIP(trained="mixed", iterations=slow or min(50, length))
+    yield "MetaDIP, mixed", MetaDIP(**MetaDIP.presets["mixed"], iterations=slow or min(50, length))
     yield "MetaDIP, random start", MetaDIP(start="random", iterations=min(50, length))
     yield "MetaSIREN", MetaSIREN(iterations=min(50, length))
     if slow:
@@ -143,6 +143,8 @@ def _methods(slow: int, length: int) -> Iterator[tuple[str, DeepImagePrior | Met
 def _length_of(method: DeepImagePrior | MetaDIP | MetaSIREN) -> str:
     """How long a method runs and its start was learned, for keys: rows of weights that were learned on are measured anew."""
     words = f"{method.iterations} it"
+    if isinstance(method, MetaDIP) and method.later != 1:
+        words += f", later rates × {method.later:g}"
     if isinstance(method, DeepImagePrior) or method.start == "random":
         return words
     path = priors.shipped().get(key_of(method.kind, SIREN_TRAINED if isinstance(method, MetaSIREN) else method.trained))

@@ -88,7 +88,10 @@ def test_a_start_that_sees_the_first_picture_is_shown_that_of_the_measurement(
         torch.testing.assert_close(step.output, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_after_the_learned_steps_the_last_rates_are_held(make_problem: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("preset", "later"), [("published recipe, learned at 64 px", 1.0), ("mixed", 2.0)])
+def test_after_the_learned_steps_the_last_rates_are_held_or_doubled(
+    preset: str, later: float, make_problem: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     used: list[list[float]] = []
 
     def spy(weights: Any, velocity: Any, slopes: Any, rates: Any) -> None:
@@ -97,10 +100,11 @@ def test_after_the_learned_steps_the_last_rates_are_held(make_problem: Make, mon
 
     monkeypatch.setitem(descend.__globals__, "inner_step", spy)
     problem, _ = make_problem("denoising")
-    _last(MetaDIP(iterations=24), problem)
-    wanted = shipped("metadip", "faces σ = 25").tensors["rates"].exp()
+    method = MetaDIP(**MetaDIP.presets[preset], iterations=24)
+    _last(method, problem)
+    wanted = shipped("metadip", method.trained).tensors["rates"].exp()
     torch.testing.assert_close(torch.tensor(used[:20]), wanted)
-    torch.testing.assert_close(torch.tensor(used[20:]), wanted[-1:].expand(4, -1))
+    torch.testing.assert_close(torch.tensor(used[20:]), later * wanted[-1:].expand(4, -1))
 
 
 @pytest.mark.parametrize(
