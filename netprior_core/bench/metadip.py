@@ -214,6 +214,7 @@ def _table(report: Report, table: int, columns: list[Column], rows: list[Row]) -
     """Means laid out as in the paper: a line for each method, faces and patches of each column, seconds; the published beside."""
     lines: tuple[tuple[str, str, str], ...] = (
         ("DIP (1000)", "DIP", "at_1000"),
+        ("DIP (1000), raw", "DIP", "raw_1000"),
         ("DIP (oracle stop)", "DIP", "best"),
         ("DIP (50)", "DIP", "at_50"),
         ("DIP (50), raw", "DIP", "raw_50"),
