@@ -50,15 +50,24 @@ function makeScale(low, high, from, to, log, wanted) {
   };
 }
 
-/** The range of y worth showing, with a little air. PSNR keeps the top 20 dB: the first steps would flatten the rest. */
+/**
+ * The range of y worth showing, with a little air. PSNR keeps the top 20 dB, since the first steps would flatten the rest, and more,
+ * up to 30, where a method stays below that.
+ */
 function valueRange(seriesList, metric) {
   let low = Infinity;
   let high = -Infinity;
-  for (const { y } of seriesList) for (const v of y) if (Number.isFinite(v)) { if (v < low) low = v; if (v > high) high = v; }
+  let lowestPeak = Infinity;
+  for (const { y } of seriesList) {
+    let peak = -Infinity;
+    for (const v of y) if (Number.isFinite(v)) { if (v < low) low = v; if (v > peak) peak = v; }
+    if (peak > high) high = peak;
+    if (peak > -Infinity && peak < lowestPeak) lowestPeak = peak;
+  }
   if (high < low) return null;
   const positive = metric === "residual" || metric === "objective" || metric === "learning";
   const log = positive && low > 0 && high / low > 20;
-  if (metric === "psnr") low = Math.max(low, high - 20);
+  if (metric === "psnr") low = Math.max(low, high - 30, Math.min(high - 20, lowestPeak - 3));
   if (high === low) { const air = Math.abs(high) * 0.05 || 1; return { low: low - air, high: high + air, log: false }; }
   if (log) return { low: low / 1.1, high: high * 1.1, log };
   const air = (high - low) * 0.06;

@@ -177,6 +177,18 @@ def test_log_ticks_stay_few_and_inside() -> None:
 
 
 @needs_node
+def test_psnr_shows_the_top_twenty_decibels_and_every_method() -> None:
+    def low(*series: list[float]) -> float:
+        found = evaluate(f"return valueRange({json.dumps([{'y': y} for y in series])}, 'psnr').low;")
+        return float(found)
+
+    assert low([5, 25, 40], [12, 30, 35]) == pytest.approx(20 - 0.06 * 20)
+    assert low([5, 25, 40], [12, 18, 17]) < 15 - 1
+    assert low([5, 25, 40], []) == low([5, 25, 40])
+    assert low([5, 25, 40], [-60]) == pytest.approx(10 - 0.06 * 30)
+
+
+@needs_node
 def test_labels_move_apart_and_stay_inside() -> None:
     got = evaluate("return spreadLabels([98, 99, 97, 10], 15, 0, 100);")
     ordered = sorted(got)
