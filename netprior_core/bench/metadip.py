@@ -145,6 +145,8 @@ def _length_of(method: DeepImagePrior | MetaDIP | MetaSIREN) -> str:
     words = f"{method.iterations} it"
     if isinstance(method, MetaDIP) and method.later != 1:
         words += f", later rates × {method.later:g}"
+    if isinstance(method, MetaDIP) and method.cautious:
+        words += ", cautious"
     if isinstance(method, DeepImagePrior) or method.start == "random":
         return words
     path = priors.shipped().get(key_of(method.kind, SIREN_TRAINED if isinstance(method, MetaSIREN) else method.trained))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,21 @@ def test_after_the_learned_steps_the_last_rates_are_held_or_doubled(
     wanted = shipped("metadip", method.trained).tensors["rates"].exp()
     torch.testing.assert_close(torch.tensor(used[:20]), wanted)
     torch.testing.assert_close(torch.tensor(used[20:]), later * wanted[-1:].expand(4, -1))
+
+
+def test_caution_takes_steps_back_that_raise_the_loss_and_changes_nothing_else(make_problem: Make) -> None:
+    problem, _ = make_problem("denoising", sigma=25.0, side=64)
+    calm = [list(MetaDIP(iterations=20, cautious=cautious).solve(problem, seeds=[0])) for cautious in (False, True)]
+    losses = [float(step.objective) for step in calm[0]]
+    assert all(after <= 1.1 * before for before, after in itertools.pairwise(losses))
+    assert torch.equal(calm[0][-1].output, calm[1][-1].output)
+    wild = {
+        cautious: list(MetaDIP(iterations=60, later=5.0, cautious=cautious).solve(problem, seeds=[0])) for cautious in (False, True)
+    }
+    steps = [float(step.objective) for step in wild[True]]
+    assert all(after <= 1.1 * before for before, after in itertools.pairwise(steps))
+    assert any(before == after for before, after in itertools.pairwise(steps[:-1]))  # one was taken back
+    assert steps[-1] < float(wild[False][-1].objective)
 
 
 @pytest.mark.parametrize(
