@@ -124,7 +124,7 @@ def descend(problem: Problem, fit: Fit, iterations: int, title: str) -> Iterator
         slopes = torch.autograd.grad(loss, weights) if iteration < iterations else ()
         loss, output = loss.detach(), image.detach()
         if fit.cautious:
-            if kept is not None and not loss.item() <= WORSE * kept[0].item():  # nor is NaN
+            if kept is not None and not bool(loss <= WORSE * kept[0]):  # nor is NaN
                 loss, before, slopes, output = kept
                 with torch.no_grad():
                     torch._foreach_copy_(weights, before)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from netprior_core.networks.layers import doubled, mixed
+from netprior_core.networks.layers import doubled, pointwise
 
 #: Channels that share their mean and variance, where the width is a multiple of it.
 GROUP = 8
@@ -83,7 +83,7 @@ class EducatedUNet(nn.Module):
         x = features.pop()
         for up in self.up:
             x = up(x, features.pop())
-        return mixed(x.float(), self.leave)
+        return pointwise(x.float(), self.leave)
 
 
 def by_channel(pictures: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ def doubled(x: torch.Tensor, mode: Upsampling = "bilinear") -> torch.Tensor:
     return y
 
 
-def mixed(x: torch.Tensor, convolution: nn.Conv2d) -> torch.Tensor:
+def pointwise(x: torch.Tensor, convolution: nn.Conv2d) -> torch.Tensor:
     """A 1×1 ``convolution`` with few outputs, as sums over each pixel's channels: ``(B, C, H, W)`` to ``(B, outputs, H, W)``.
 
     PyTorch's float32 convolution of one image unfolds the map first, and its backward fills one with zeros.

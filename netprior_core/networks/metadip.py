@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from netprior_core.networks.layers import doubled, mixed
+from netprior_core.networks.layers import doubled, pointwise
 
 #: Wavelengths of the Fourier features in pixels: in pixels rather than in image sides, so that a network trained on small crops
 #: meets the same input, locally, on a larger image.
@@ -112,7 +112,7 @@ class MetaUNet(nn.Module):
             x = refine(down(x))
         for i in reversed(range(len(kept))):
             x = self.ups[i](torch.cat([doubled(self.narrows[i](x)), kept[i]], dim=1))
-        logits = mixed(x.float(), self.head)
+        logits = pointwise(x.float(), self.head)
         return torch.sigmoid(logits + LOGITS * z[:, -3:].float() if self.first else logits)
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from netprior_core.networks.layers import Upsampling, doubled, mixed
+from netprior_core.networks.layers import Upsampling, doubled, pointwise
 
 #: The deepest feature map keeps at least this side: BatchNorm over fewer values than 4×4 is mostly noise,
 #: and a reflection border needs two pixels.
@@ -98,4 +98,4 @@ class Skip(nn.Module):
         self.head = Conv(channels, outputs, 1)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(mixed(self.body(z).float(), self.head))
+        return torch.sigmoid(pointwise(self.body(z).float(), self.head))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from netprior_core.networks.layers import Upsampling, doubled, mixed
+from netprior_core.networks.layers import Upsampling, doubled, pointwise
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
@@ -26,8 +26,8 @@ def test_doubled_is_interpolation_and_so_are_its_gradients(mode: Upsampling) -> 
 
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_mixed_is_the_convolution(outputs: int, layout: torch.memory_format) -> None:
+def test_pointwise_is_the_convolution(outputs: int, layout: torch.memory_format) -> None:
     convolution = nn.Conv2d(8, outputs, 1).double()
     x = torch.rand(2, 8, 5, 7, dtype=torch.float64).contiguous(memory_format=layout)
-    torch.testing.assert_close(mixed(x, convolution), convolution(x))
-    assert mixed(x, convolution).is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(pointwise(x, convolution), convolution(x))
+    assert pointwise(x, convolution).is_contiguous(memory_format=torch.channels_last)

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import gradio as gr
 import pytest
-import torch
 from shared import race
 
 from netprior_core import denoisers
@@ -19,23 +17,12 @@ from netprior_core.experiment import Experiment, build
 from netprior_core.methods import Method
 from netprior_core.ui import files, offers, setup
 from netprior_core.ui.column import Column
-from netprior_core.ui.session import App
 
 Tiny = Callable[..., Experiment]
 REQUEST: Any = SimpleNamespace(session_hash="one", headers={})
 ABSENT = Denoiser(
     "bm3d", "BM3D", lambda: "the package “bm3d” is not installed.", lambda device: lambda x, sigma: x, needs="package"
 )
-
-
-@pytest.fixture
-def column() -> Column:
-    with gr.Blocks():
-        column = Column(App(torch.device("cpu"), 64, fps=50))
-        column.build()
-        column.live = gr.HTML()
-        column.wire([])
-    return column
 
 
 @pytest.fixture

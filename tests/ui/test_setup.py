@@ -9,7 +9,6 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
-import torch
 from pydantic.fields import FieldInfo
 
 from netprior_core import examples, link
@@ -21,9 +20,8 @@ from netprior_core.operators import Operator
 from netprior_core.settings import field_spec
 from netprior_core.stopping import StoppingRule
 from netprior_core.ui import setup
-from netprior_core.ui.column import Column
 from netprior_core.ui.controls import control, misfit, split
-from netprior_core.ui.page import Steady, family_headings
+from netprior_core.ui.page import Page, Steady, family_headings
 from netprior_core.ui.session import App
 
 KEYS = [found.key for found in examples.sets()]
@@ -312,13 +310,10 @@ def test_every_family_of_methods_has_one_heading_above_its_first() -> None:
     assert [family for k, family in enumerate(ordered) if k == 0 or ordered[k - 1] != family] == list(first)  # each together
 
 
-def test_the_link_is_of_the_last_edit_and_no_answer_of_another_event() -> None:
+def test_the_link_is_of_the_last_edit_and_no_answer_of_another_event(app: App) -> None:
     request: Any = SimpleNamespace(session_hash="one", headers={"referer": "http://here/?hide=learn"})
-    with gr.Blocks() as demo:
-        column = Column(App(torch.device("cpu"), 64, fps=50))
-        column.build()
-        column.live = gr.HTML()
-        column.wire([])
+    page = Page(app)
+    demo, column = page.build(), page.column
     first = setup.from_set("coins")
     with_method = column.renew(first, 0, lambda base: setup.with_method(base, "adjoint", lane=0), request)[column.experiment]
     column.attempt(first, lambda base: setup.change(base, ["seed"], 77), request)

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import gradio as gr
 import pytest
-import torch
 from shared import endless, race, steps
 
 from netprior_core import tuning
@@ -28,21 +26,6 @@ Tiny = Callable[..., Experiment]
 Stub = Callable[..., Method]
 REQUEST: Any = SimpleNamespace(session_hash="one", headers={})
 PATIENCE = 30.0
-
-
-@pytest.fixture
-def app() -> App:
-    return App(torch.device("cpu"), 64, fps=50)
-
-
-@pytest.fixture
-def column(app: App) -> Column:
-    with gr.Blocks():
-        column = Column(app)
-        column.build()
-        column.live = gr.HTML()
-        column.wire([])
-    return column
 
 
 @pytest.fixture
