@@ -143,8 +143,8 @@ def _methods(slow: int, length: int) -> Iterator[tuple[str, DeepImagePrior | Met
 def _length_of(method: DeepImagePrior | MetaDIP | MetaSIREN) -> str:
     """How long a method runs and its start was learned, for keys: rows of weights that were learned on are measured anew."""
     words = f"{method.iterations} it"
-    if isinstance(method, MetaDIP) and method.later != 1:
-        words += f", later rates × {method.later:g}"
+    if isinstance(method, MetaDIP) and method.orthogonal:
+        words += ", orthogonalised"
     if isinstance(method, MetaDIP) and method.cautious:
         words += ", cautious"
     if isinstance(method, DeepImagePrior) or method.start == "random":

@@ -13,7 +13,18 @@ import torch
 from netprior_core import priors
 from netprior_core.errors import Unsolvable
 from netprior_core.methods.base import Method
-from netprior_core.methods.metadip import MetaDIP, MetaSIREN, descend, gain, inner_step, key, shipped, unet
+from netprior_core.methods.metadip import (
+    Fit,
+    MetaDIP,
+    MetaSIREN,
+    descend,
+    gain,
+    inner_step,
+    key,
+    orthogonalised,
+    shipped,
+    unet,
+)
 from netprior_core.metrics import psnr
 from netprior_core.networks.metadip import noise_map, picture
 from netprior_core.networks.seeded import seeded
@@ -89,23 +100,48 @@ def test_a_start_that_sees_the_first_picture_is_shown_that_of_the_measurement(
         torch.testing.assert_close(step.output, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("preset", "later"), [("published recipe, learned at 64 px", 1.0), ("mixed", 2.0)])
-def test_after_the_learned_steps_the_last_rates_are_held_or_doubled(
-    preset: str, later: float, make_problem: Make, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("preset", ["published recipe, learned at 64 px", "mixed"])
+def test_after_the_learned_steps_rates_are_held_or_fade_where_momenta_are_orthogonalised(
+    preset: str, make_problem: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[list[float]] = []
+    orthogonal: list[bool] = []
 
-    def spy(weights: Any, velocity: Any, slopes: Any, rates: Any) -> None:
+    def spy(weights: Any, velocity: Any, slopes: Any, rates: Any, along: bool) -> None:
         used.append(list(rates))
-        inner_step(weights, velocity, slopes, rates)
+        orthogonal.append(along)
+        inner_step(weights, velocity, slopes, rates, along)
 
     monkeypatch.setitem(descend.__globals__, "inner_step", spy)
     problem, _ = make_problem("denoising")
-    method = MetaDIP(**MetaDIP.presets[preset], iterations=24)
-    _last(method, problem)
-    wanted = shipped("metadip", method.trained).tensors["rates"].exp()
-    torch.testing.assert_close(torch.tensor(used[:20]), wanted)
-    torch.testing.assert_close(torch.tensor(used[20:]), later * wanted[-1:].expand(4, -1))
+    _last(MetaDIP(**{**MetaDIP.presets[preset], "cautious": False}, iterations=60), problem)
+    learned = shipped("metadip", MetaDIP(**MetaDIP.presets[preset]).trained).tensors["rates"].exp()
+    wanted = torch.cat([learned, learned[-1:].expand(40, -1)])
+    if preset == "mixed":
+        assert orthogonal == [False] * 5 + [True] * 55
+        fades = torch.tensor([max(0.05, 1 - k / 50) for k in range(5, 60)])[:, None]
+        filters = torch.tensor([p.dim() > 1 for p in unet(shipped("metadip", "mixed").card).parameters()])
+        wanted[5:] = fades * torch.where(filters, 0.01, wanted[5:])
+    else:
+        assert not any(orthogonal)
+    torch.testing.assert_close(torch.tensor(used), wanted)
+
+
+@pytest.mark.parametrize("shape", [(8, 5, 3, 3), (24, 4, 1, 1)])
+def test_orthogonalised_momenta_have_their_directions_and_one_size(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = shape[0], shape[1] * shape[2] * shape[3]
+    u, _ = torch.linalg.qr(torch.randn((rows, rows), generator=generator, dtype=torch.float64))
+    v, _ = torch.linalg.qr(torch.randn((columns, columns), generator=generator, dtype=torch.float64))
+    rank = min(rows, columns)
+    weak = torch.logspace(0, -2, rank, dtype=torch.float64)
+    found = orthogonalised((u[:, :rank] * weak @ v[:, :rank].T).reshape(shape))
+    assert found.shape == shape
+    inside = u[:, :rank].T @ found.reshape(rows, columns) @ v[:, :rank] / (0.2 * max(rows, columns) ** 0.5)
+    torch.testing.assert_close(inside, torch.diag(inside.diagonal()), rtol=0, atol=1e-9)
+    assert float(inside.diagonal().min()) > 0.5
+    assert float(inside.diagonal().max()) < 1.3
+    torch.testing.assert_close(orthogonalised(torch.zeros(shape)), torch.zeros(shape))
 
 
 def test_caution_takes_steps_back_that_raise_the_loss_and_changes_nothing_else(make_problem: Make) -> None:
@@ -114,13 +150,21 @@ def test_caution_takes_steps_back_that_raise_the_loss_and_changes_nothing_else(m
     losses = [float(step.objective) for step in calm[0]]
     assert all(after <= 1.1 * before for before, after in itertools.pairwise(losses))
     assert torch.equal(calm[0][-1].output, calm[1][-1].output)
-    wild = {
-        cautious: list(MetaDIP(iterations=60, later=5.0, cautious=cautious).solve(problem, seeds=[0])) for cautious in (False, True)
-    }
-    steps = [float(step.objective) for step in wild[True]]
+
+    def wild(cautious: bool) -> list[float]:
+        """Objectives of a run whose rates are too large."""
+        prior = shipped("metadip", "faces σ = 25")
+        network = unet(prior.card)
+        prior.load_into(network)
+        z = network.input(64, 64)
+        fit = Fit(network, lambda: picture(network(z), 3, 64, 64), 4 * prior.tensors["rates"].exp(), cautious=cautious)
+        return [float(step.objective) for step in descend(problem, fit, 40, "")]
+
+    careless, steps = wild(False), wild(True)
+    assert any(after > 1.1 * before for before, after in itertools.pairwise(careless))
     assert all(after <= 1.1 * before for before, after in itertools.pairwise(steps))
     assert any(before == after for before, after in itertools.pairwise(steps[:-1]))  # one was taken back
-    assert steps[-1] < float(wild[False][-1].objective)
+    assert steps[-1] < careless[-1]
 
 
 @pytest.mark.parametrize(
