@@ -233,8 +233,8 @@ class MetaDIP(Method):
     times as wide, those added at random, take 1.8 and 2.9 times as long for +0.3 and +0.6 dB in denoising σ = 15, −0.1 and −0.4 dB
     in compressed sensing. Meant for 50 steps: after 100 noise is fitted.
 
-    It is also ``cautious``: its learned rates overshoot on some pictures (8 of 50 faces, six of which it brought from 24.4 to
-    32.1 dB in denoising at σ = 25, before steps were orthogonalised); nothing changes where no step raises the loss.
+    Learned rates overshoot on some pictures, most of all on contrasty ones. ``cautious``, ours, not the paper's, takes back steps
+    that raise the loss: of 50 faces at σ = 15 two went from 19.8 and 21.6 to 29.3 and 31.1 dB. Nothing changes where no step does.
     """
 
     title: ClassVar[str] = "MetaDIP"
@@ -244,8 +244,9 @@ class MetaDIP(Method):
         "K. Zhang, M. Xie, M. Gor, Y. Chen, Y. Zhou, C. Metzler, MetaDIP: Accelerating Deep Image Prior with Meta Learning, 2022"
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "published recipe, learned at 64 px": {},
-        "mixed": {"trained": "mixed", "orthogonal": True, "cautious": True},
+        "published recipe with caution": {},
+        "published recipe, learned at 64 px": {"cautious": False},
+        "mixed": {"trained": "mixed", "orthogonal": True},
         "untrained, as a control": {"start": "random"},
         "continued": {"iterations": 1000},
     }
@@ -265,7 +266,7 @@ class MetaDIP(Method):
         label="Orthogonalised steps",
     )
     cautious: bool = setting(
-        False, "Take a step back where it raised the loss by a tenth, and go on with half the rates: learned ones can be too large."
+        True, "Take a step back where it raised the loss by a tenth, and go on with half the rates: learned ones can be too large."
     )
     precision: Precision = precision_setting()
 
