@@ -109,7 +109,8 @@ def test_a_resumed_projector_takes_the_rate_it_is_given_and_its_command_says_bot
     first.advance()
     first.keep(tmp_path / "state")
     second.resume(tmp_path / "state")
-    assert [group["lr"] for group in second.adam.param_groups] == [1e-4]
+    assert (second.muon.rate, second.muon.other_rate) == (1e-3, 1e-4)
+    torch.testing.assert_close(second.muon.velocity, first.muon.velocity)
     second.advance()
     second.keep(tmp_path / "state")
     third.resume(tmp_path / "state")
@@ -239,6 +240,34 @@ def test_a_projector_gets_nearer() -> None:
     before, after = trainer.curve
     assert after[2] > before[2] + 1  # without noise
     assert after[2] > after[-1]  # noise costs
+
+
+def test_a_projector_learns_from_real_images_too_and_says_so(few: Images) -> None:
+    network = seeded(lambda: gan.build((1, 16, 16), 8, 4), 0)
+    gan.settle(network, torch.randn((64, 8), generator=torch.Generator().manual_seed(1)))
+    drawing = generators.Drawing(network.state_dict(), (1, 16, 16), 8, 4)
+    both, samples = (
+        projector.Trainer(drawing, CPU, channels=8, batch=16, real=real, images=few if real else None) for real in (0.75, 0.0)
+    )
+    for trainer in (both, samples):
+        for _ in range(60):
+            trainer.advance()
+        trainer.judge()
+    real = signed(few.train)
+
+    def misfit(trainer: projector.Trainer) -> float:
+        with torch.no_grad():
+            drawn = trainer.generator(trainer.compute.activations(trainer.average(trainer.compute.activations(real))))
+        return float((drawn - real).square().mean())
+
+    assert misfit(both) < misfit(samples)
+    assert both.curve[0][2] < samples.curve[0][2]  # what it costs on samples
+    assert "and, 75% of each batch, images 1 to 16" in both.card("")["data"]
+    assert any("8 held-out images" in name for name in both.metrics)
+    assert not any("held-out" in name for name in samples.metrics)
+    for share, images in ((0.5, None), (1.0, few), (-0.1, few)):
+        with pytest.raises(InvalidSettings, match="--real"):
+            projector.Trainer(drawing, CPU, real=share, images=images)
 
 
 def test_the_projector_takes_any_noise() -> None:

@@ -50,7 +50,12 @@ class Generative(Method):
 
 def misfits(problem: Problem, images: torch.Tensor) -> torch.Tensor:
     """``‖A G − y'‖²`` in [-1, 1] units for each of ``images`` ``(R, C, H, W)`` in [0, 1]: ``(R,)``. See ``signed_misfit``."""
-    return 4 * squares(problem.model.forward(images) - problem.measurement).flatten(1).sum(dim=1)
+    return signed_square(problem.model.forward(images) - problem.measurement)
+
+
+def signed_square(residuals: torch.Tensor) -> torch.Tensor:
+    """``‖r‖²`` in [-1, 1] units for each of ``residuals`` ``(R, *measurement_shape)`` of images in [0, 1]: ``(R,)``."""
+    return 4 * squares(residuals).flatten(1).sum(dim=1)
 
 
 @dataclass(frozen=True, eq=False)

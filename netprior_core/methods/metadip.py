@@ -16,6 +16,7 @@ from netprior_core.errors import MissingPrior
 from netprior_core.methods._common import due, finite, squares
 from netprior_core.methods._start import start_setting
 from netprior_core.methods.base import Method
+from netprior_core.muon import orthogonalised
 from netprior_core.networks.metadip import MetaUNet, noise_map, picture
 from netprior_core.networks.seeded import seeded
 from netprior_core.networks.siren import Siren, coordinates
@@ -29,9 +30,6 @@ RECIPE = 1
 TV_WEIGHT, MOMENTUM, LEARNED_STEPS = 0.03, 0.9, 20
 #: |d| is smoothed to √(d² + δ²) − δ inside the total variation, so that it can be differentiated twice.
 TV_ROUNDING = 0.01
-#: Coefficients and steps of the Newton–Schulz iteration that orthogonalises, and the size of an update's entries at a rate of 1
-#: (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks", and Liu et al. 2025 for the last).
-POLYNOMIAL, POLISHED, ENTRY = (3.4445, -4.7750, 2.0315), 5, 0.2
 #: Orthogonalised steps: the first one, their rate at step 0, the step by which rates have come down to the share that is held.
 LEARNED_ALONE, ORTHOGONAL_RATE, FADED, FAINT = 5, 0.01, 50, 0.05
 #: With caution, a step is taken back where it raised the loss by more than this factor; halved rates grow back by the other.
@@ -80,23 +78,6 @@ def inner_loss(image: torch.Tensor, forward: Callable[[torch.Tensor], torch.Tens
     down, across = image[..., 1:, :] - image[..., :-1, :], image[..., :, 1:] - image[..., :, :-1]
     variation = sum((d.square() + TV_ROUNDING**2).sqrt().sum() for d in (down, across))
     return squares(forward(image) - y).sum() / scale + TV_WEIGHT / image.numel() * variation
-
-
-def orthogonalised(v: torch.Tensor) -> torch.Tensor:
-    """About U Vᵀ of v = U S Vᵀ, a row for each output channel, its entries of size ENTRY; ``v`` of its own shape.
-
-    Directions in which the momentum is weak move as far as strong ones. A few steps of a polynomial take the singular values to
-    0.7 to 1.2 without a decomposition; those below about a thousandth of the whole remain smaller.
-    """
-    a, b, c = POLYNOMIAL
-    x = v.flatten(1)
-    wide = x if x.shape[0] <= x.shape[1] else x.T
-    wide = wide / (wide.norm() + 1e-12)
-    for _ in range(POLISHED):
-        square = wide @ wide.T
-        wide = a * wide + (b * square + c * square @ square) @ wide
-    x = wide if x.shape[0] <= x.shape[1] else wide.T
-    return (ENTRY * max(x.shape) ** 0.5 * x).reshape(v.shape)
 
 
 @torch.no_grad()

@@ -12,8 +12,9 @@ from netprior_core import priors
 from netprior_core.compute import Compute, choose
 from netprior_core.errors import MissingPrior
 from netprior_core.generators import Drawing, generator_for, projector_key
+from netprior_core.methods._classical import linear
 from netprior_core.methods._common import finite
-from netprior_core.methods._generative import Generative, gradient_step, linear_only, misfits, scale_on
+from netprior_core.methods._generative import Generative, gradient_step, linear_only, scale_on, signed_square
 from netprior_core.networks.critic import Projector
 from netprior_core.problem import Problem, Step, to_unit
 from netprior_core.settings import setting
@@ -86,30 +87,33 @@ class NPGD(Generative):
 
     @torch.no_grad()
     def _solve(self, problem: Problem, seed: int, prepared: Drawing) -> Iterator[Step]:
-        compute = choose(self.precision, problem.device)
+        compute, model = choose(self.precision, problem.device), linear(problem)
         network, projector = prepared.network(compute), self._projector(prepared, compute)
         whole = 1 / scale_on(problem, prepared, compute) ** 2
         eta = self.step_size * whole
         # In [-1, 1] this is Aᵀ y, whatever the step size of what follows.
         x = gradient_step(problem, torch.full((1, *problem.shape), 0.5, device=compute.device), whole)
-        objective = misfits(problem, x)
+        residual = model.forward(x) - problem.measurement
+        objective = signed_square(residual)
         yield Step(0, self.iterations, "solve", x, x, objective, "projection")
         z, share = None, 1.0
         for iteration in range(1, self.iterations + 1):
             finite(objective.sum(), self.title, iteration - 1)
-            w = x if z is None else gradient_step(problem, x, eta)
+            w = x if z is None else x - eta * model.adjoint(residual)
             if z is None or self.update == "projection":
                 z = projector(compute.activations(2 * w - 1))
                 x = to_unit(network(compute.activations(z)))
-                objective = misfits(problem, x)
+                residual = model.forward(x) - problem.measurement
+                objective = signed_square(residual)
             else:
                 there, here = projector(compute.activations(2 * torch.cat([w, x]) - 1)).split(1)
                 latents = torch.cat([there, z + share * (there - here)])
                 images = to_unit(network(compute.activations(latents)))
-                errors = misfits(problem, images)
+                residuals = model.forward(images) - problem.measurement
+                errors = signed_square(residuals)
                 best = errors.argmin()[None]
                 if bool(errors.min() < objective):
-                    z, x, objective = latents[best], images[best], errors[best]
+                    z, x, residual, objective = latents[best], images[best], residuals[best], errors[best]
                     share = min(1.0, 1.5 * share)
                 else:
                     share /= 2

@@ -65,7 +65,7 @@ def _learned(channels: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Te
     shots = torch.cat([picture(i, channels) for i in range(1, 25)])
     trained = returned(pretrain(shots, choose("float32", "cpu"), **settings, batch=12, kernel_width=0.0, seed=0))
     drawing = drawing_of(Prior(trained.tensors(), {"network": "DCGAN", "shape": list(shape), "settings": {"channels": 8}}))
-    projecting = Trainer(drawing, torch.device("cpu"), channels=8, batch=16, learning_rate=3e-3)
+    projecting = Trainer(drawing, torch.device("cpu"), channels=8, batch=16, learning_rate=1e-3)
     for _ in range(150):
         projecting.advance()
     projecting.judge()

@@ -50,10 +50,14 @@ def drawn(make_problem: Any, generator: None) -> Any:
 
 
 @pytest.mark.parametrize("kind", METHODS)
-def test_a_picture_in_the_range_is_found(drawn: Any, kind: str) -> None:
-    problem, truth = drawn
+def test_pictures_in_the_range_are_found(drawn: Any, kind: str) -> None:
+    problem, _ = drawn
     random = generators.samples(generators.generator_for(SHAPE), CPU, 8, seed=5)
-    assert psnr(_last(METHODS[kind], problem).estimate, truth).item() > psnr(random, truth).max().item() + 2
+    gains = []
+    for truth in generators.samples(generators.generator_for(SHAPE), CPU, 4, seed=77).split(1):
+        found = _last(METHODS[kind], replace(problem, measurement=problem.model.forward(truth))).estimate
+        gains.append(psnr(found, truth).item() - psnr(random, truth).max().item())
+    assert sum(gains) / len(gains) > 2
 
 
 @pytest.mark.parametrize("kind", METHODS)

@@ -21,7 +21,6 @@ from netprior_core.methods.metadip import (
     gain,
     inner_step,
     key,
-    orthogonalised,
     shipped,
     unet,
 )
@@ -125,23 +124,6 @@ def test_after_the_learned_steps_rates_are_held_or_fade_where_momenta_are_orthog
     else:
         assert not any(orthogonal)
     torch.testing.assert_close(torch.tensor(used), wanted)
-
-
-@pytest.mark.parametrize("shape", [(8, 5, 3, 3), (24, 4, 1, 1)])
-def test_orthogonalised_momenta_have_their_directions_and_one_size(shape: tuple[int, ...]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    rows, columns = shape[0], shape[1] * shape[2] * shape[3]
-    u, _ = torch.linalg.qr(torch.randn((rows, rows), generator=generator, dtype=torch.float64))
-    v, _ = torch.linalg.qr(torch.randn((columns, columns), generator=generator, dtype=torch.float64))
-    rank = min(rows, columns)
-    weak = torch.logspace(0, -2, rank, dtype=torch.float64)
-    found = orthogonalised((u[:, :rank] * weak @ v[:, :rank].T).reshape(shape))
-    assert found.shape == shape
-    inside = u[:, :rank].T @ found.reshape(rows, columns) @ v[:, :rank] / (0.2 * max(rows, columns) ** 0.5)
-    torch.testing.assert_close(inside, torch.diag(inside.diagonal()), rtol=0, atol=1e-9)
-    assert float(inside.diagonal().min()) > 0.5
-    assert float(inside.diagonal().max()) < 1.3
-    torch.testing.assert_close(orthogonalised(torch.zeros(shape)), torch.zeros(shape))
 
 
 def test_caution_takes_steps_back_that_raise_the_loss_and_changes_nothing_else(make_problem: Make) -> None:
