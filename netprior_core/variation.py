@@ -68,6 +68,13 @@ def dual_projection(y: torch.Tensor, weight: float, iterations: int, isotropic: 
     with Nesterov's momentum, restarted where it turns uphill (Beck & Teboulle 2009, "FGP"; O'Donoghue & Candès 2015).
     A weight of 0 gives y. The tensor is valid until the next step.
     """
+    x = y.clone()
+    for p in _dual_fields(y, weight, iterations, isotropic):
+        yield torch.sub(y, gradient_adjoint(p, x), out=x)
+
+
+def _dual_fields(y: torch.Tensor, weight: float, iterations: int, isotropic: bool) -> Iterator[torch.Tensor]:
+    """The fields p of :func:`dual_projection`: who does not look at every x saves a third of the work."""
     p = y.new_zeros((2, *y.shape))
     ahead, before, slope, x = p.clone(), p.clone(), p.clone(), y.clone()
     t = one = y.new_ones(())  # stays on the device: reading it at every iteration would make the processor wait
@@ -82,8 +89,7 @@ def dual_projection(y: torch.Tensor, weight: float, iterations: int, isotropic: 
             following = (1 + (1 + 4 * t * t).sqrt()) / 2
             torch.addcmul(p, ahead, (t - 1) / following, out=ahead)
             t = following
-            torch.sub(y, gradient_adjoint(p, x), out=x)
-        yield x
+        yield p
 
 
 def denoise(
@@ -94,9 +100,9 @@ def denoise(
     Stops when an iterate moves by less than ``tolerance`` times the weight, root mean square, looked at every tenth.
     """
     before = x = y
-    for k, x in enumerate(dual_projection(y, weight, iterations, isotropic), start=1):
-        if k % 10 == 9:
-            before = x.clone()
-        elif k % 10 == 0 and float((x - before).square().mean()) <= (tolerance * weight) ** 2:
+    for k, p in enumerate(_dual_fields(y, weight, iterations, isotropic), start=1):
+        if k % 10 == 9 or k % 10 == 0 or k == iterations:
+            before, x = x, y - gradient_adjoint(p)
+        if k % 10 == 0 and float((x - before).square().mean()) <= (tolerance * weight) ** 2:
             break
     return x
