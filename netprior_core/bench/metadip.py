@@ -37,6 +37,8 @@ HELD_FACES = 50
 READ_AT = (20, 50, 200, 1000)
 #: A picture is useful from this many decibels below the one after 50 iterations on.
 USEFUL = 2.0
+#: MetaDIP as the paper has it: without our caution.
+PUBLISHED = MetaDIP.presets["published recipe, learned at 64 px"]
 #: How many of the worst results of each of these methods are named, and drawn when a folder is given.
 WORST, RANKED = 5, ("MetaDIP", "MetaDIP, mixed")
 
@@ -132,10 +134,9 @@ def _methods(slow: int, length: int) -> Iterator[tuple[str, DeepImagePrior | Met
 
     MetaDIP is read at 20, 50, 200 and 1000: its steps do not depend on how many follow.
     """
-    published = MetaDIP.presets["published recipe, learned at 64 px"]
-    yield "MetaDIP", MetaDIP(**published, iterations=slow or min(50, length))
+    yield "MetaDIP", MetaDIP(**PUBLISHED, iterations=slow or min(50, length))
     yield "MetaDIP, mixed", MetaDIP(**MetaDIP.presets["mixed"], iterations=slow or min(50, length))
-    yield "MetaDIP, random start", MetaDIP(**published, start="random", iterations=min(50, length))
+    yield "MetaDIP, random start", MetaDIP(**PUBLISHED, start="random", iterations=min(50, length))
     yield "MetaSIREN", MetaSIREN(iterations=min(50, length))
     if slow:
         yield "DIP", DeepImagePrior(iterations=length)
@@ -209,7 +210,7 @@ def _dense(report: Report, columns: list[Column], pictures: Pictures, device: to
                 if report.cached(key) is None:
                     small = truth[..., 32:96, 32:96].to(device) if truth.shape[-1] == 128 else truth.to(device)
                     problem, small = _problem(column.build(matrix), column.sigma, small, 0)
-                    measured = _measure(MetaDIP(cautious=False), problem, small)
+                    measured = _measure(MetaDIP(**PUBLISHED), problem, small)
                     report.row(key, check=matrix, column=column.name, image=name, at_50=measured["at_50"])
 
 

@@ -225,7 +225,7 @@ class MetaDIP(Method):
         "K. Zhang, M. Xie, M. Gor, Y. Chen, Y. Zhou, C. Metzler, MetaDIP: Accelerating Deep Image Prior with Meta Learning, 2022"
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "published recipe with caution": {},
+        "cautious (published recipe)": {},
         "published recipe, learned at 64 px": {"cautious": False},
         "mixed": {"trained": "mixed", "orthogonal": True},
         "untrained, as a control": {"start": "random"},

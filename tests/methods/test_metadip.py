@@ -189,6 +189,6 @@ def test_a_grey_problem_is_the_colour_one_of_three_equal_channels_in_spirit(make
 def test_the_older_name_of_a_start_still_means_it_and_finds_its_file() -> None:
     old = Method.registry.parse({"kind": "metadip", "trained": "faces σ = 25 (as published)"})
     assert old == MetaDIP()
-    assert old.preset_name() == "published recipe with caution"
+    assert old.preset_name() == "cautious (published recipe)"
     for kind in ("metadip", "metasiren"):
         assert priors.shipped()[key(kind, "faces σ = 25")].stem == f"{kind}-faces"
