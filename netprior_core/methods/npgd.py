@@ -33,8 +33,8 @@ class NPGD(Generative):
     Of both the one of less misfit is taken; if neither is better than x, x stays and s is halved. So the misfit never grows.
 
     "As released" has the iterations and steps of the authors' scripts for compressed sensing. Their projectors were taught with
-    noise of one strength (σ = 1 on [−1, 1]) and a latent's weight of 0.1 on mean errors, ours with many strengths and on sums of
-    errors (its card).
+    noise of one strength (σ = 1 on [−1, 1]) and a latent's weight of 0.1 on mean errors, ours with many strengths, on sums of
+    errors, and half of each batch are real images (its card). After eight steps nothing changes by more than 0.02 dB (six faces).
     """
 
     title: ClassVar[str] = "NPGD"
@@ -51,7 +51,7 @@ class NPGD(Generative):
     }
 
     kind: Literal["npgd"] = "npgd"
-    iterations: int = setting(15, "Gradient steps, each with a projection.", ge=1, le=5000, main=True, log=True)
+    iterations: int = setting(8, "Gradient steps, each with a projection.", ge=1, le=5000, main=True, log=True)
     step_size: float = setting(1.0, "Step size η of the gradient step.", ge=1e-3, le=10.0, log=True, main=True)
     update: Literal["projection", "safeguarded"] = setting(
         "safeguarded",
