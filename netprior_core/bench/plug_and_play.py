@@ -33,7 +33,7 @@ PUBLISHED: dict[str, dict[str, tuple[float, float]]] = {
 TUNED_ON: dict[str, list[tuple[dict[str, Any], float]]] = {
     "denoising": [({}, 25)],
     "inpainting": [({"keep": 0.5}, 0), ({"keep": 0.2}, 10)],
-    "compressed-sensing": [({"ratio": 0.25, "matrix": "structured"}, 25), ({"ratio": 0.125, "matrix": "structured"}, 25)],
+    "compressed-sensing": [({"ratio": ratio, "matrix": "structured"}, 25) for ratio in (0.5, 0.25, 0.125)],
     "fourier": [({"lines": 20}, 0), ({"lines": 20}, 10)],
     "phase-retrieval": [({"ratio": 0.25, "matrix": "structured"}, 25), ({"ratio": 0.125, "matrix": "structured"}, 25)],
     "super-resolution": [({"factor": 4}, 0), ({"factor": 2}, 5)],
@@ -48,7 +48,7 @@ TUNED_ELSEWHERE: dict[tuple[str, str], list[tuple[dict[str, Any], float]]] = {
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "pnp-admm": {
         "first": (10, 49, 100, 200),
-        "weight": (0.03, 0.1, 0.23, 0.5, 1, 2, 4, 8),
+        "weight": (0.03, 0.1, 0.23, 0.5, 0.7, 1, 2, 4, 8),
         "last": (0.25, 0.5, 0.7, 1, 1.4, 2),
         "iterations": (8, 16, 24, 48),
     },

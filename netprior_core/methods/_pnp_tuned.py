@@ -19,8 +19,8 @@ from typing import Any
 TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "pnp-admm": {
         "denoising": {"first": 200.0, "weight": 1.0, "last": 1.4, "iterations": 16},
-        "compressed-sensing": {"first": 200.0, "weight": 0.5, "iterations": 48},
-        "designed-sensing": {"first": 200.0, "weight": 0.5, "iterations": 48},
+        "compressed-sensing": {"first": 200.0, "weight": 0.7, "iterations": 48},
+        "designed-sensing": {"first": 200.0, "weight": 0.7, "iterations": 48},
         "phase-retrieval": {"first": 100.0, "weight": 0.5, "iterations": 48},
         "deblurring": {"first": 10.0, "last": 1.4},
         "colorization": {"first": 200.0, "weight": 2.0, "last": 2.0, "iterations": 48},

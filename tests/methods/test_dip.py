@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from netprior_core import examples
 from netprior_core.methods.dip import MOST_ROLLBACKS, DeepImagePrior, _Rollback
 from netprior_core.metrics import psnr
 from netprior_core.operators import Operator
@@ -83,6 +85,18 @@ def test_a_sudden_drop_is_rolled_back_in_a_run(make_problem: Any, monkeypatch: p
 )
 def test_suited_picks_the_papers_settings(kind: str, settings: dict[str, Any], preset: str) -> None:
     assert DeepImagePrior().suited(Operator.registry[kind](**settings)).preset_name() == preset
+
+
+def test_orthogonalised_steps_are_nearer_after_as_many_and_fade(make_problem: Any) -> None:
+    problem, _ = make_problem("denoising", side=64)
+    truth = examples.get("portrait").targets(size=64)[:1]
+    noise = 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    problem = replace(problem, measurement=truth + noise)
+    few: dict[str, Any] = {"iterations": 120, "channels": 16, "averaging": 0.0, "jitter": 0.0}
+    adam, muon = (list(DeepImagePrior(optimiser=name, **few).solve(problem, seeds=[0])) for name in ("adam", "muon"))
+    assert psnr(muon[-1].estimate, truth).item() > psnr(adam[-1].estimate, truth).item() + 0.5
+    early, late = (float((muon[k].output - muon[k - 1].output).norm()) for k in (5, 119))
+    assert late < early / 10
 
 
 def test_bfloat16_ends_as_well_as_float32(make_problem: Any) -> None:
