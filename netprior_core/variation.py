@@ -65,7 +65,8 @@ def dual_projection(y: torch.Tensor, weight: float, iterations: int, isotropic: 
     """Iterates of argmin over x of ``weight · TV(x) + ½ ‖x − y‖²``, one a step: ``y`` and x are ``(B, C, H, W)``.
 
     x = y − ∇ᵀp with p in the ball of radius ``weight``: projected gradient on the dual (Chambolle 2004; 2005 for the projection)
-    with Nesterov's momentum, restarted where it turns uphill, looked at every tenth step (Beck & Teboulle 2009, "FGP"; O'Donoghue & Candès 2015).
+    with Nesterov's momentum, restarted where every tenth step finds it uphill (Beck & Teboulle 2009, "FGP"; O'Donoghue & Candès
+    2015).
     A weight of 0 gives y. The tensor is valid until the next step.
     """
     x = y.clone()
