@@ -19,22 +19,26 @@ def orthogonalised(v: torch.Tensor) -> torch.Tensor:
     0.7 to 1.2 without a decomposition; those below about a thousandth of the whole remain smaller. Its steps, X ← Q X with
     Q = a + b X Xᵀ + c (X Xᵀ)², are done on the small matrix X Xᵀ, which becomes Q X Xᵀ Q, as all Q commute with it.
     """
-    a, b, c = POLYNOMIAL
     x = v.flatten(1)
     tall = x.shape[0] > x.shape[1]
     wide = x.T if tall else x
     wide = wide / (wide.norm() + 1e-12)
     square = wide @ wide.T
-    whole: torch.Tensor | None = None
-    for _ in range(POLISHED):
-        step = torch.addmm(square, square, square, beta=b, alpha=c)
-        step.diagonal().add_(a)
-        whole = step if whole is None else step @ whole
+    whole = step = _polynomial(square)
+    for _ in range(POLISHED - 1):
         square = step @ square @ step
-    assert whole is not None
+        step = _polynomial(square)
+        whole = step @ whole
     wide = whole @ wide
     x = wide.T if tall else wide
     return (ENTRY * max(x.shape) ** 0.5 * x).reshape(v.shape)
+
+
+def _polynomial(square: torch.Tensor) -> torch.Tensor:
+    a, b, c = POLYNOMIAL
+    found = torch.addmm(square, square, square, beta=b, alpha=c)
+    found.diagonal().add_(a)
+    return found
 
 
 class Muon:

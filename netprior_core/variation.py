@@ -75,7 +75,7 @@ def dual_projection(y: torch.Tensor, weight: float, iterations: int, isotropic: 
 
 
 def _dual_fields(y: torch.Tensor, weight: float, iterations: int, isotropic: bool) -> Iterator[torch.Tensor]:
-    """The fields p of :func:`dual_projection`: who does not look at every x saves a third of the work."""
+    """The fields p of :func:`dual_projection`: who does not look at every x is spared making it."""
     p = y.new_zeros((2, *y.shape))
     ahead, before, slope, x = p.clone(), p.clone(), p.clone(), y.clone()
     t = 1.0

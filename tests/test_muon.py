@@ -64,7 +64,7 @@ def test_it_descends_and_goes_on_from_its_state() -> None:
     muon = Muon(network.parameters(), 0.01, other_rate=0.01)
     first = _descend(network, muon, 1)
     assert _descend(network, muon, 30) < 0.5 * first
-    other, later = copy.deepcopy(network), None
+    other = copy.deepcopy(network)
     later = Muon(other.parameters(), 0.01, other_rate=0.01)
     later.load_state_dict(copy.deepcopy(muon.state_dict()))
     assert _descend(network, muon, 5) == _descend(other, later, 5)

@@ -57,7 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, default=28, help="width of the projector")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument(
-        "--learning-rate", type=float, default=1e-3, help=f"of Adam for biases; {KERNELS:g} times that of Muon for kernels"
+        "--learning-rate",
+        type=float,
+        default=1e-3,
+        help=f"Adam's for biases and scales; Muon's for kernels is {KERNELS:g} times it",
     )
     parser.add_argument("--latent-weight", type=float, default=LATENT_WEIGHT, help="weight of the latent's error")
     parser.add_argument("--seed", type=int, default=0)
