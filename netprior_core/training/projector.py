@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--learning-rate",
         type=float,
         default=1e-3,
-        help=f"Adam's for biases and scales; Muon's for kernels is {KERNELS:g} times it",
+        help=f"Adam's for biases; Muon's for kernels is {KERNELS:g} times it",
     )
     parser.add_argument("--latent-weight", type=float, default=LATENT_WEIGHT, help="weight of the latent's error")
     parser.add_argument("--seed", type=int, default=0)
