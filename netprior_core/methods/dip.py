@@ -36,7 +36,9 @@ class DeepImagePrior(Method):
 
     "Orthogonalised steps" are ours: each kernel moves along the orthogonalised momentum (Muon, Jordan et al. 2024), so that weak
     directions, which draw fine detail, move as far as strong ones; biases and scales have Adam; all step sizes fade to 0 by the
-    last iteration. MEASURED
+    last iteration. 150 of them against 1000 averaged iterations of Adam, a face / a natural patch at 128×128: denoising σ = 25
+    +0.8 / +1.2 dB, compressed sensing at 1/8 −0.6 / −0.4 dB. With an average over 10 steps instead of 33 it is 0.4 to 0.7 dB less.
+    100 steps do for σ = 25, where 200 fit the noise of smooth faces; detailed pictures and weaker noise want more.
 
     There is no "start from": a learned start is one of a certain network, and none was learned for this one. The methods that
     have one (MetaDIP, Educated DIP, low-shot, CS-DIP) show the same run without it.
@@ -69,15 +71,15 @@ class DeepImagePrior(Method):
         "1000 iterations": {"iterations": 1000},
         "50 iterations": {"iterations": 50},
         "50 iterations, not averaged": {"iterations": 50, "averaging": 0.0},
-        "orthogonalised steps (ours)": {"optimiser": "muon", "iterations": 150, "averaging": 0.9},
+        "orthogonalised steps (ours)": {"optimiser": "Muon", "iterations": 150, "averaging": 0.97},
     }
 
     kind: Literal["dip"] = "dip"
     iterations: int = setting(3000, "Stop after so many steps.", ge=1, le=50_000, main=True, log=True)
     learning_rate: float = setting(0.01, "Step size.", ge=1e-6, le=1.0, main=True, log=True)
-    optimiser: Literal["adam", "muon"] = setting(
-        "adam",
-        "adam: as published. muon: kernels move along orthogonalised momenta, and step sizes fade to 0 by the last iteration.",
+    optimiser: Literal["Adam", "Muon"] = setting(
+        "Adam",
+        "Adam: as published. Muon: kernels move along orthogonalised momenta, and step sizes fade to 0 by the last iteration.",
     )
     jitter: float = setting(1 / 30, "Standard deviation of the noise added to the network's input at each iteration.", ge=0, le=1)
     averaging: float = setting(
@@ -134,7 +136,7 @@ class DeepImagePrior(Method):
 
     def _moves(self, parameters: Sequence[torch.Tensor]) -> Callable[[float], object]:
         """What moves the weights along their gradients, told the share of the run that is left."""
-        if self.optimiser == "muon":
+        if self.optimiser == "Muon":
             wide = (128 / self.channels) ** 0.5  # so that a step's norm, as a share of a kernel's, is the same at every width
             return Muon(parameters, KERNELS * wide * self.learning_rate, other_rate=self.learning_rate).step
         adam = torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)

@@ -93,7 +93,7 @@ def test_orthogonalised_steps_are_nearer_after_as_many_and_fade(make_problem: An
     noise = 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
     problem = replace(problem, measurement=truth + noise)
     few: dict[str, Any] = {"iterations": 120, "channels": 16, "averaging": 0.0, "jitter": 0.0}
-    adam, muon = (list(DeepImagePrior(optimiser=name, **few).solve(problem, seeds=[0])) for name in ("adam", "muon"))
+    adam, muon = (list(DeepImagePrior(optimiser=name, **few).solve(problem, seeds=[0])) for name in ("Adam", "Muon"))
     assert psnr(muon[-1].estimate, truth).item() > psnr(adam[-1].estimate, truth).item() + 0.5
     early, late = (float((muon[k].output - muon[k - 1].output).norm()) for k in (5, 119))
     assert late < early / 10
