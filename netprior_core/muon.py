@@ -71,13 +71,6 @@ class Muon:
                 group["lr"] = self.other_rate * share
             self.adam.step()
 
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for weight in self.kernels:
-            weight.grad = None
-        if self.adam is not None:
-            self.adam.zero_grad(set_to_none=True)
-
     def state_dict(self) -> dict[str, Any]:
         """What a run needs to go on exactly; the rates are not of it."""
         return {"velocity": self.velocity, "adam": None if self.adam is None else self.adam.state_dict()}

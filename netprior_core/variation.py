@@ -104,7 +104,7 @@ def denoise(
     """
     before = x = y
     for k, p in enumerate(_dual_fields(y, weight, iterations, isotropic), start=1):
-        if k % 10 == 9 or k % 10 == 0 or k == iterations:
+        if k % 10 in (0, 9) or k == iterations:
             before, x = x, y - gradient_adjoint(p)
         if k % 10 == 0 and float((x - before).square().mean()) <= (tolerance * weight) ** 2:
             break

@@ -36,7 +36,7 @@ def _network() -> nn.Module:
 def _descend(network: nn.Module, muon: Muon, steps: int, share: float = 1.0) -> float:
     x = torch.randn((4, 3, 8, 8), generator=torch.Generator().manual_seed(1))
     for _ in range(steps):
-        muon.zero_grad()
+        network.zero_grad()
         loss = (network(x) - x[:, :2, 1:-1, 1:-1]).square().mean()
         loss.backward()
         muon.step(share)
@@ -75,7 +75,7 @@ def test_parameters_may_all_be_of_one_kind() -> None:
         weight = torch.ones(shape, requires_grad=True)
         muon = Muon([weight], 0.1, other_rate=0.1)
         for _ in range(3):
-            muon.zero_grad()
+            weight.grad = None
             weight.square().sum().backward()
             muon.step()
         assert float(weight.detach().sum()) < weight.numel()

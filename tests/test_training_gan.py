@@ -112,6 +112,8 @@ def test_a_resumed_projector_takes_the_rate_it_is_given_and_its_command_says_bot
     assert (second.muon.rate, second.muon.other_rate) == (1e-3, 1e-4)
     torch.testing.assert_close(second.muon.velocity, first.muon.velocity)
     second.advance()
+    assert second.muon.adam is not None
+    assert [group["lr"] for group in second.muon.adam.param_groups] == [1e-4]
     second.keep(tmp_path / "state")
     third.resume(tmp_path / "state")
     third.advance()

@@ -2,9 +2,10 @@
 
 ``python -m netprior_core bench plug-and-play --tune`` searches them: coordinate search of the mean PSNR over two embedded pictures
 (portrait and coffee, 64×64, in colour) at the strengths listed in ``bench.plug_and_play.TUNED_ON``, and in ``TUNED_ELSEWHERE``
-for RED's deblurring, whose settings for a motion of 2 pixels are on other pictures better than those for 9. All entries were found
-with the neural denoiser, the shipped small DRUNet after its 15,000 steps (checkpoints/README.md). They are used with total
-variation, BM3D and the published DRUNet, too, for which nothing was searched: there they may be some way from the best.
+for RED's deblurring, whose settings for a motion of 2 pixels are on other pictures better than those for 9. DPIR's and RED's for
+compressed sensing were found before 1/2 was among its strengths, at 1/4 and 1/8 alone. All entries were found with the neural
+denoiser, the shipped small DRUNet after its 15,000 steps (checkpoints/README.md). They are used with total variation, BM3D and the
+published DRUNet, too, for which nothing was searched: there they may be some way from the best.
 
 As published: DPIR on deblurring and super-resolution. Designed sensing has the settings of compressed sensing. PnP-ADMM has the
 defaults for super-resolution: what the search finds (first 200, last 2) is 0.2 dB better on its own pictures, not on two others,

@@ -40,6 +40,14 @@ class Images:
         _, c, h, w = self.train.shape
         return int(c), int(h), int(w)
 
+    def drawn(self, count: int, draws: torch.Generator) -> torch.Tensor:
+        """Training images at random, ``(count, C, H, W)`` in [-1, 1], mirrored by chance where left and right are alike."""
+        found = signed(self.train[torch.randint(len(self.train), (count,), generator=draws)])
+        if self.mirror:
+            turned = torch.rand((count, 1, 1, 1), generator=draws) < 0.5
+            found = torch.where(turned, found.flip(-1), found)
+        return found
+
 
 def choices() -> list[str]:
     """Names of what can be trained on."""

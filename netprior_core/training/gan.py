@@ -158,12 +158,7 @@ class Trainer:
 
     def _criticise(self, drawn: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
         """A step of the critic: the loss, without its penalty."""
-        index = torch.randint(0, len(self.images.train), (self.batch,), generator=draws)
-        real = signed(self.images.train[index])
-        if self.images.mirror:
-            turned = torch.rand((self.batch, 1, 1, 1), generator=draws) < 0.5
-            real = torch.where(turned, real.flip(-1), real)
-        real = real.to(self.compute.device)
+        real = self.images.drawn(self.batch, draws).to(self.compute.device)
         on_real, on_drawn = self.critic(self.compute.activations(torch.cat([real, drawn]))).split(self.batch)
         loss = on_drawn.mean() - on_real.mean()
         if self.loss == "r1":

@@ -58,6 +58,7 @@ def test_pictures_in_the_range_are_found(drawn: Any, kind: str) -> None:
         found = _last(METHODS[kind], replace(problem, measurement=problem.model.forward(truth))).estimate
         gains.append(psnr(found, truth).item() - psnr(random, truth).max().item())
     assert sum(gains) / len(gains) > 2
+    assert min(gains) > (0 if kind == "npgd" else 2)  # what a projector taught for seconds makes of a single picture varies
 
 
 @pytest.mark.parametrize("kind", METHODS)
