@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
+import math
 import pickle
 import subprocess
 import sys
@@ -57,15 +58,16 @@ def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-@pytest.mark.parametrize("loss", ["r1", "wgan-gp"])
-def test_a_run_in_two_parts_is_the_run(few: Images, loss: str, tmp_path: Path) -> None:
-    whole, part = (gan.Trainer(few, CPU, loss=loss, channels=4, batch=4) for _ in range(2))
+@pytest.mark.parametrize(("loss", "optimiser"), [("r1", "muon"), ("r1", "adam"), ("wgan-gp", "adam")])
+def test_a_run_in_two_parts_is_the_run(few: Images, loss: str, optimiser: str, tmp_path: Path) -> None:
+    same = {"loss": loss, "optimiser": optimiser, "channels": 4}
+    whole, part = (gan.Trainer(few, CPU, batch=4, **same) for _ in range(2))
     for _ in range(11):
         whole.advance()
     for _ in range(6):
         part.advance()
     part.keep(tmp_path / "state")
-    rest = gan.Trainer(few, CPU, loss=loss, channels=4, batch=4)
+    rest = gan.Trainer(few, CPU, batch=4, **same)
     rest.resume(tmp_path / "state")
     for _ in range(5):
         rest.advance()
@@ -74,8 +76,9 @@ def test_a_run_in_two_parts_is_the_run(few: Images, loss: str, tmp_path: Path) -
     assert _same(rest.critic, whole.critic)
     assert _same(rest.average, whole.average)
     assert not _same(rest.average, part.average)
-    with pytest.raises(InvalidSettings, match="other settings: channels 4, not 8; batch 4, not 2"):
-        gan.Trainer(few, CPU, loss=loss, channels=8, batch=2).resume(tmp_path / "state")
+    other = "adam" if optimiser == "muon" else "muon"
+    with pytest.raises(InvalidSettings, match=f"other settings: optimiser {optimiser}, not {other}; batch 4, not 2"):
+        gan.Trainer(few, CPU, batch=2, **{**same, "optimiser": other}).resume(tmp_path / "state")
 
 
 @pytest.mark.parametrize("module", [gan, projector])
@@ -113,7 +116,7 @@ def test_a_resumed_projector_takes_the_rate_it_is_given_and_its_command_says_bot
     torch.testing.assert_close(second.muon.velocity, first.muon.velocity)
     second.advance()
     assert second.muon.adam is not None
-    assert [group["lr"] for group in second.muon.adam.param_groups] == [1e-4]
+    assert [group["lr"] for group in second.muon.adam.param_groups] == [1e-4 * gan.faded(1)]
     second.keep(tmp_path / "state")
     third.resume(tmp_path / "state")
     third.advance()
@@ -175,10 +178,13 @@ def test_no_limit_reaches_the_held_out_images(collection: Path) -> None:
     assert more.title == whole.title
 
 
-def test_the_critic_learns_to_tell_apart_and_the_generator_to_answer(few: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("optimiser", ["muon", "adam"])
+def test_the_critic_learns_to_tell_apart_and_the_generator_to_answer(
+    few: Images, optimiser: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(gan.LOSSES["r1"], "rate", 2e-3)
     flat = Images("flat", "", "", "", torch.full_like(few.train, 230), torch.full_like(few.held_out, 230), False)
-    trainer = gan.Trainer(flat, CPU, channels=4, batch=8)
+    trainer = gan.Trainer(flat, CPU, optimiser=optimiser, channels=4, batch=8)
     before = trainer.judge()
     start = float(trainer.draw(8).mean())
     for _ in range(120):
@@ -186,6 +192,13 @@ def test_the_critic_learns_to_tell_apart_and_the_generator_to_answer(few: Images
     assert trainer.judge() < before
     assert float(trainer.draw(8).mean()) > start + 0.2  # towards 230/127.5 − 1
     assert [entry[0] for entry in trainer.curve] == [0, 120]
+
+
+def test_rates_fall_for_ever_and_the_average_looks_back_further() -> None:
+    assert gan.faded(0) == 1
+    assert gan.faded(3 * gan.FADE) == 0.5
+    for step in (1000, 50_000):
+        assert math.prod(gan.kept(s) for s in range(round(0.93 * step), step)) == pytest.approx(0.5, rel=0.05)
 
 
 def test_the_penalty_is_the_squared_slope(few: Images) -> None:

@@ -24,7 +24,7 @@ from netprior_core.noise import GaussianNoise
 from netprior_core.operators import Operator
 from netprior_core.problem import Problem
 
-CSGM_TITLE, NPGD_TITLES = "CSGM", ("NPGD, projection", "NPGD, safeguarded")
+CSGM_TITLE, NPGD_TITLES = "CSGM", ("NPGD, projection", "NPGD, safeguarded", "NPGD, polished")
 #: What counts as equal.
 EQUAL_DB = 0.1
 #: What the issue asks for.
@@ -53,6 +53,7 @@ def lanes(part: str, low_shot: Mapping[int, str], quick: bool, count: int) -> li
     found: dict[str, Method] = {
         NPGD_TITLES[0]: NPGD.preset("as released, digits" if part == "digits" else "as released, faces", **few),
         NPGD_TITLES[1]: NPGD.preset("live", **few),
+        NPGD_TITLES[2]: NPGD.preset("polished (ours)", **few, **({"polish": 4} if quick else {})),
         CSGM_TITLE: CSGM.preset(published, **few),
     }
     if part != "designed":

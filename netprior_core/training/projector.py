@@ -28,7 +28,7 @@ from netprior_core.training import _gan_data
 from netprior_core.training._cards import PROJECTOR_NOISES, write_readme
 from netprior_core.training._gan_data import Images, signed
 from netprior_core.training._loop import load_pickled, readable, stretched
-from netprior_core.training.gan import HALF_LIFE, follow
+from netprior_core.training.gan import faded, follow, kept
 
 SUMMARY = "learn NPGD's projector for a trained generator and write checkpoints/projector-COLLECTION.safetensors"
 
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--learning-rate",
         type=float,
         default=1e-3,
-        help=f"Adam's for biases; Muon's for kernels is {KERNELS:g} times it",
+        help=f"Adam's for biases at first; Muon's for kernels is {KERNELS:g} times it; both fall",
     )
     parser.add_argument("--latent-weight", type=float, default=LATENT_WEIGHT, help="weight of the latent's error")
     parser.add_argument("--seed", type=int, default=0)
@@ -160,9 +160,9 @@ class Trainer:
         loss = (drawn - images).square().sum() + self.latent_weight * (found[: len(z)] - z).square().sum()
         self.projector.zero_grad()
         (loss / self.batch).backward()
-        self.muon.step()
+        self.muon.step(faded(self.step))
         self.step += 1
-        keep = min(0.5 ** (self.batch / HALF_LIFE), self.step / (self.step + 10))
+        keep = kept(self.step)
         follow(self.average, self.projector, 1 - keep)
         self.seconds += time.perf_counter() - start
 

@@ -163,6 +163,20 @@ def test_gradient_steps_need_a_linear_measurement_and_know_its_scale(make_proble
     torch.testing.assert_close(_last(METHODS["npgd"], one).estimate, _last(METHODS["npgd"], other).estimate, atol=1e-3, rtol=0)
 
 
+def test_polishing_goes_on_from_the_projections_to_a_smaller_misfit(drawn: Any) -> None:
+    problem, truth = drawn
+    plain = METHODS["npgd"]
+    steps = list(plain.model_copy(update={"polish": 40, "prior_weight": 0.01}).solve(problem, seeds=[0]))
+    solved = [step for step in steps if step.stage == "solve"]
+    assert [step.iteration for step in solved] == list(range(plain.iterations + 41))
+    assert {step.total for step in solved} == {plain.iterations + 40}
+    before = _last(plain, problem)
+    assert steps[-1].objective.item() < 0.7 * before.objective.item()
+    assert psnr(steps[-1].estimate, truth).item() > psnr(before.estimate, truth).item() + 1
+    measured = 4 * (problem.model.forward(steps[-1].estimate) - problem.measurement).square().sum().item()
+    assert steps[-1].objective.item() == pytest.approx(measured, rel=1e-3)  # its prior is no part of it
+
+
 def test_a_projector_belongs_to_one_generator(make_problem: Any, generator: None) -> None:
     problem, _ = make_problem("compressed-sensing", ratio=0.2)
     assert METHODS["npgd"].accepts(problem) is None
