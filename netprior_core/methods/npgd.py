@@ -70,7 +70,7 @@ class NPGD(Generative):
         le=2000,
         main=True,
     )
-    prior_weight: float = setting(0.4, "Weight λ of ‖z‖² while it is polished.", ge=0, le=100)
+    prior_weight: float = setting(0.1, "Weight λ of ‖z‖² while it is polished.", ge=0, le=100)
 
     def accepts(self, problem: Problem) -> str | None:
         reason = super().accepts(problem) or linear_only(problem, self.title)
