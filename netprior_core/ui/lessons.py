@@ -105,7 +105,8 @@ METHODS: Mapping[str, tuple[str, str]] = {
     "npgd": (
         "<i>x</i> ← <i>G</i>(<i>G</i><sup>†</sup>(<i>x</i> + <i>η A</i><sup>T</sup>(<i>y</i> − <i>A x</i>)))",
         "As PGDGAN, but the search is replaced by a second network <i>G</i><sup>†</sup>, which looks at a picture and says at once "
-        "which code draws something like it. A step costs two looks through networks, so a whole run takes a blink.",
+        "which code draws something like it. A step costs two looks through networks, so a whole run takes a blink. It ends as "
+        "near as <i>G</i><sup>†</sup> is exact; polishing the code along gradients of <i>G</i> gets the rest.",
     ),
     "iagan": (
         "min<sub><i>z</i></sub>, then min<sub><i>z</i>,<i>θ</i></sub> ‖<i>A G<sub>θ</sub></i>(<i>z</i>) − <i>y</i>‖²",
