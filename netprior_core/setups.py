@@ -27,6 +27,7 @@ CS_DIP = {"kind": "cs-dip", "iterations": 300}
 LOW_SHOT = LowShot.preset("shipped", joint_iterations=100).model_dump(
     mode="json"
 )  # all shots of these sets were learned beforehand
+NPGD = {"kind": "npgd", "iterations": 4, "polish": 40}
 SHARP = {"averaging": 0.0}  # fewer than a few hundred iterations are too few to average over
 
 SETUPS: Mapping[str, Mapping[str, Any]] = {
@@ -47,7 +48,7 @@ SETUPS: Mapping[str, Mapping[str, Any]] = {
         {"kind": "compressed-sensing", "ratio": 0.1},
         0,
         LOW_SHOT,
-        {"kind": "npgd"},
+        NPGD,
         {"kind": "csgm", "restarts": 10, "iterations": 150},
         {"kind": "cs-dip"},
         shots=_all_shots("digits"),
@@ -58,7 +59,7 @@ SETUPS: Mapping[str, Mapping[str, Any]] = {
         1,
         {"kind": "csgm", "iterations": 150},
         {"kind": "iagan", "latent_iterations": 150, "joint_iterations": 150},
-        {"kind": "npgd"},
+        NPGD,
         CS_DIP,
     ),
     "cat": _setup({"kind": "denoising"}, 25, _dip(150), _dip(150, **SHARP), size=64),
