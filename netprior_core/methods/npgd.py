@@ -53,6 +53,7 @@ class NPGD(Generative):
         "live": {},
         "ours, projection only": {"update": "projection"},
         "polished (ours)": {"iterations": 4, "polish": 40},
+        "briefly polished (ours)": {"iterations": 4, "polish": 10},
     }
 
     kind: Literal["npgd"] = "npgd"
