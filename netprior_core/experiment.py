@@ -197,7 +197,7 @@ def describe_settings(method: Method) -> str:
     """The preset's name with its iterations, or what differs from the nearest thing to it: the defaults."""
     preset = method.preset_name()
     if preset:
-        iterations = getattr(method, "iterations", None)
+        iterations = getattr(method, "total", getattr(method, "iterations", None))
         said = iterations is None or re.search(r"\d iter", preset)
         return preset if said else f"{preset}, {iterations:,} it"
     changed = [(f, getattr(method, f.name)) for f in method.fields() if getattr(method, f.name) != f.default]

@@ -18,6 +18,7 @@ from netprior_core.experiment import MAX_BYTES, Experiment, build, describe_sett
 from netprior_core.images import sha256_of
 from netprior_core.methods.baselines import Adjoint
 from netprior_core.methods.dip import DeepImagePrior
+from netprior_core.methods.npgd import NPGD
 from netprior_core.methods.pnp import RED, PnPADMM
 from netprior_core.race import summary
 from netprior_core.ui.results import table
@@ -349,6 +350,7 @@ def test_a_lane_says_how_long_its_preset_takes() -> None:
     name = next(name for name in DeepImagePrior.presets if name.startswith("inpainting"))
     iterations = DeepImagePrior.preset(name).iterations
     assert describe_settings(DeepImagePrior.preset(name)) == f"{name}, {iterations:,} it"
+    assert describe_settings(NPGD.preset("polished (ours)")) == "polished (ours), 44 it"
 
 
 def test_plug_and_play_settings_that_are_not_given_are_the_operators(tiny: Tiny) -> None:

@@ -73,6 +73,11 @@ class NPGD(Generative):
     )
     prior_weight: float = setting(0.1, "Weight λ of ‖z‖² while it is polished.", ge=0, le=100)
 
+    @property
+    def total(self) -> int:
+        """Iterations of a whole run."""
+        return self.iterations + self.polish
+
     def accepts(self, problem: Problem) -> str | None:
         reason = super().accepts(problem) or linear_only(problem, self.title)
         if reason is None:
@@ -109,8 +114,7 @@ class NPGD(Generative):
         x = gradient_step(problem, torch.full((1, *problem.shape), 0.5, device=compute.device), whole)
         residual = model.forward(x) - problem.measurement
         objective = signed_square(residual)
-        total = self.iterations + self.polish
-        yield Step(0, total, "solve", x, x, objective, "projection")
+        yield Step(0, self.total, "solve", x, x, objective, "projection")
         z: torch.Tensor | None = None
         share = 1.0
         for iteration in range(1, self.iterations + 1):
@@ -133,13 +137,13 @@ class NPGD(Generative):
                     share = min(1.0, 1.5 * share)
                 else:
                     share /= 2
-            step = Step(iteration, total, "solve", x, x, objective, "projection")
+            step = Step(iteration, self.total, "solve", x, x, objective, "projection")
             yield step
         finite(objective.sum(), self.title, self.iterations)
         if self.polish and z is not None:
             for step in self._polished(problem, network, compute, z):
                 yield step
-        yield replace(step, stage="result", info={"returns": total})
+        yield replace(step, stage="result", info={"returns": self.total})
 
     def _polished(self, problem: Problem, network: torch.nn.Module, compute: Compute, z: torch.Tensor) -> Iterator[Step]:
         z = z.clone().requires_grad_()
@@ -158,8 +162,7 @@ class NPGD(Generative):
             z.grad = seen["slope"]
             return seen["value"]
 
-        total = self.iterations + self.polish
-        for iteration in range(self.iterations + 1, total + 1):
+        for iteration in range(self.iterations + 1, self.total + 1):
             search.step(loss)
             finite(loss(), self.title, iteration)
-            yield Step(iteration, total, "solve", seen["x"], seen["x"], seen["errors"], "polish")
+            yield Step(iteration, self.total, "solve", seen["x"], seen["x"], seen["errors"], "polish")

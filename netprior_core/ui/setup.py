@@ -227,9 +227,10 @@ def preset_choices(experiment: Experiment, lane: int) -> tuple[list[str], str]:
 
 
 def _own(experiment: Experiment, lane: int) -> Method | None:
-    """The settings that the embedded set's own set-up has for the method of a lane, None where it has none."""
+    """The settings that the embedded set's own set-up has for a lane's method, there or in the first lane that has it, or None."""
     kind = experiment.methods[lane].kind
-    own = next((one for one in SETUPS.get(set_key(experiment), {}).get("methods", ()) if one["kind"] == kind), None)
+    known = SETUPS.get(set_key(experiment), {}).get("methods", [])
+    own = next((one for one in [*known[lane : lane + 1], *known] if one["kind"] == kind), None)
     return None if own is None else Method.registry.parse(own)
 
 

@@ -78,6 +78,9 @@ def test_settings_of_an_examples_own_have_a_name_and_come_back() -> None:
     assert setup.with_preset(live, setup.OWN, lane=0) == experiment
     other = setup.change(live, ["methods", 0, "left_out"], True)
     assert setup.preset_choices(other, 0)[1] == setup.CHANGED
+    twice = setup.from_set("coffee")
+    assert [setup.preset_choices(twice, lane)[1] for lane in (0, 1)] == [setup.OWN, setup.OWN]
+    assert setup.with_preset(setup.with_preset(twice, "1000 iterations", lane=1), setup.OWN, lane=1) == twice
 
 
 def test_uploads_can_be_taken_back() -> None:
