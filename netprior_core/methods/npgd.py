@@ -58,7 +58,7 @@ class NPGD(Generative):
 
     kind: Literal["npgd"] = "npgd"
     iterations: int = setting(8, "Gradient steps, each with a projection.", ge=1, le=5000, main=True, log=True)
-    step_size: float = setting(1.0, "Step size η of the gradient step.", ge=1e-3, le=10.0, log=True, main=True)
+    step_size: float = setting(1.0, "Step size η of the gradient step.", ge=1e-3, le=10.0, log=True)
     update: Literal["projection", "safeguarded"] = setting(
         "safeguarded",
         "projection: x is G(G†(w)), as published. safeguarded: or the latent moves by the change in G†, if that measures better.",
