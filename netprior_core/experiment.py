@@ -197,9 +197,8 @@ def describe_settings(method: Method) -> str:
     """The preset's name with its iterations, or what differs from the nearest thing to it: the defaults."""
     preset = method.preset_name()
     if preset:
-        iterations = getattr(method, "total", getattr(method, "iterations", None))
-        said = iterations is None or re.search(r"\d iter", preset)
-        return preset if said else f"{preset}, {iterations:,} it"
+        said = method.total is None or re.search(r"\d iter", preset)
+        return preset if said else f"{preset}, {method.total:,} it"
     changed = [(f, getattr(method, f.name)) for f in method.fields() if getattr(method, f.name) != f.default]
     return ", ".join(setting_words(f.label, value) for f, value in changed[:3]) or "default settings"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from netprior_core import examples
 from netprior_core.methods.lowshot import LowShot
+from netprior_core.methods.npgd import NPGD
 
 
 def _setup(operator: Mapping[str, Any], sigma: float, *methods: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -27,7 +28,7 @@ CS_DIP = {"kind": "cs-dip", "iterations": 300}
 LOW_SHOT = LowShot.preset("shipped", joint_iterations=100).model_dump(
     mode="json"
 )  # all shots of these sets were learned beforehand
-NPGD = {"kind": "npgd", "iterations": 4, "polish": 40}
+POLISHED = NPGD.preset("polished (ours)").model_dump(mode="json")
 SHARP = {"averaging": 0.0}  # fewer than a few hundred iterations are too few to average over
 #: DIP as published beside our steps for it, which get as far in so few iterations as it does in many more.
 BOTH_STEPS = (_dip(75, **SHARP), _dip(75, optimiser="Muon", averaging=0.9))
@@ -50,7 +51,7 @@ SETUPS: Mapping[str, Mapping[str, Any]] = {
         {"kind": "compressed-sensing", "ratio": 0.1},
         0,
         LOW_SHOT,
-        NPGD,
+        POLISHED,
         {"kind": "csgm", "restarts": 10, "iterations": 150},
         {"kind": "cs-dip"},
         shots=_all_shots("digits"),
@@ -61,7 +62,7 @@ SETUPS: Mapping[str, Mapping[str, Any]] = {
         1,
         {"kind": "csgm", "iterations": 150},
         {"kind": "iagan", "latent_iterations": 150, "joint_iterations": 150},
-        NPGD,
+        POLISHED,
         CS_DIP,
     ),
     "cat": _setup({"kind": "denoising"}, 25, _dip(150), _dip(150, **SHARP), size=64),

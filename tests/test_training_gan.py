@@ -77,8 +77,8 @@ def test_a_run_in_two_parts_is_the_run(few: Images, loss: str, optimiser: str, t
     assert _same(rest.average, whole.average)
     assert not _same(rest.average, part.average)
     other = "adam" if optimiser == "muon" else "muon"
-    with pytest.raises(InvalidSettings, match=f"other settings: optimiser {optimiser}, not {other}; batch 4, not 2"):
-        gan.Trainer(few, CPU, batch=2, **{**same, "optimiser": other}).resume(tmp_path / "state")
+    with pytest.raises(InvalidSettings, match=f"settings: optimiser {optimiser}, not {other}; channels 4, not 8; batch 4, not 2"):
+        gan.Trainer(few, CPU, loss=loss, optimiser=other, channels=8, batch=2).resume(tmp_path / "state")
 
 
 @pytest.mark.parametrize("module", [gan, projector])

@@ -39,6 +39,11 @@ class Method(Settings):
         """The name of a lane with this method."""
         return self.title
 
+    @property
+    def total(self) -> int | None:
+        """Iterations of a whole run, None where no setting says it."""
+        return getattr(self, "iterations", None)
+
     def accepts(self, problem: Problem) -> str | None:
         """Why this method cannot solve the problem, in a sentence for a person, or None when it can."""
         if self.needs_shots and (problem.shots is None or len(problem.shots) == 0):

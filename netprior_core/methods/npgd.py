@@ -75,7 +75,7 @@ class NPGD(Generative):
 
     @property
     def total(self) -> int:
-        """Iterations of a whole run."""
+        """Projections and polishing steps."""
         return self.iterations + self.polish
 
     def accepts(self, problem: Problem) -> str | None:

@@ -28,7 +28,7 @@ from netprior_core.training import _gan_data
 from netprior_core.training._cards import PROJECTOR_NOISES, write_readme
 from netprior_core.training._gan_data import Images, signed
 from netprior_core.training._loop import load_pickled, readable, stretched
-from netprior_core.training.gan import faded, follow, kept
+from netprior_core.training.gan import faded, follow
 
 SUMMARY = "learn NPGD's projector for a trained generator and write checkpoints/projector-COLLECTION.safetensors"
 
@@ -162,8 +162,7 @@ class Trainer:
         (loss / self.batch).backward()
         self.muon.step(faded(self.step))
         self.step += 1
-        keep = kept(self.step)
-        follow(self.average, self.projector, 1 - keep)
+        follow(self.average, self.projector, self.step)
         self.seconds += time.perf_counter() - start
 
     def _mixed(self, draws: torch.Generator, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
